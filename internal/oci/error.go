@@ -1,0 +1,93 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Code is an error code of the distribution spec (section "Error Codes").
+type Code string
+
+// The spec's codes, and two that registries in the field use besides.
+const (
+	CodeBlobUnknown         Code = "BLOB_UNKNOWN"
+	CodeBlobUploadInvalid   Code = "BLOB_UPLOAD_INVALID"
+	CodeBlobUploadUnknown   Code = "BLOB_UPLOAD_UNKNOWN"
+	CodeDigestInvalid       Code = "DIGEST_INVALID"
+	CodeManifestBlobUnknown Code = "MANIFEST_BLOB_UNKNOWN"
+	CodeManifestInvalid     Code = "MANIFEST_INVALID"
+	CodeManifestUnknown     Code = "MANIFEST_UNKNOWN"
+	CodeNameInvalid         Code = "NAME_INVALID"
+	CodeNameUnknown         Code = "NAME_UNKNOWN"
+	CodeSizeInvalid         Code = "SIZE_INVALID"
+	CodeUnauthorized        Code = "UNAUTHORIZED"
+	CodeDenied              Code = "DENIED"
+	CodeUnsupported         Code = "UNSUPPORTED"
+	CodeTooManyRequests     Code = "TOOMANYREQUESTS"
+	CodeRangeInvalid        Code = "RANGE_INVALID"
+	CodeUnavailable         Code = "UNAVAILABLE"
+	CodeUnknown             Code = "UNKNOWN"
+)
+
+// Error is a failure in the words of the distribution spec. Two Errors are the
+// same to errors.Is when their codes are, so an error an upstream sent and one
+// made here compare equal.
+type Error struct {
+	Code Code
+	// Message is for people; it reaches clients, so it never holds a secret
+	// or a signed URL.
+	Message string
+	// RetryAfter is how long an upstream asked to be left alone; zero if it
+	// did not.
+	RetryAfter time.Duration
+}
+
+// Error gives the code in words, then the message.
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return string(e.Code)
+	}
+	return fmt.Sprintf("%s: %s", e.Code, e.Message)
+}
+
+// Is reports whether target is an Error of the same code.
+func (e *Error) Is(target error) bool {
+	var t *Error
+	return errors.As(target, &t) && t.Code == e.Code
+}
+
+// The failures the parts of Larder tell apart. Match them with errors.Is; make
+// one with a message by [Errorf].
+var (
+	ErrBlobUnknown     = &Error{Code: CodeBlobUnknown, Message: "blob unknown to registry"}
+	ErrManifestUnknown = &Error{Code: CodeManifestUnknown, Message: "manifest unknown to registry"}
+	ErrNameUnknown     = &Error{Code: CodeNameUnknown, Message: "repository name not known to registry"}
+	ErrNameInvalid     = &Error{Code: CodeNameInvalid, Message: "invalid repository name"}
+	ErrDigestInvalid   = &Error{Code: CodeDigestInvalid, Message: "content does not match its digest"}
+	ErrManifestInvalid = &Error{Code: CodeManifestInvalid, Message: "manifest invalid"}
+	ErrSizeInvalid     = &Error{Code: CodeSizeInvalid, Message: "content does not have the length announced"}
+	ErrUnauthorized    = &Error{Code: CodeUnauthorized, Message: "authentication required"}
+	ErrDenied          = &Error{Code: CodeDenied, Message: "requested access to the resource is denied"}
+	ErrUnsupported     = &Error{Code: CodeUnsupported, Message: "the operation is unsupported"}
+	ErrTooManyRequests = &Error{Code: CodeTooManyRequests, Message: "too many requests"}
+	ErrRangeInvalid    = &Error{Code: CodeRangeInvalid, Message: "range cannot be satisfied"}
+	// ErrUnavailable: the upstream could not be asked, or failed to answer:
+	// refused, timed out, 5xx, TLS or DNS failure, circuit breaker open.
+	ErrUnavailable = &Error{Code: CodeUnavailable, Message: "upstream unavailable"}
+)
+
+// Errorf makes an Error of kind's code with a message of its own.
+func Errorf(kind *Error, format string, args ...any) *Error {
+	return &Error{Code: kind.Code, Message: fmt.Sprintf(format, args...)}
+}
+
+// RetryAfter returns how long err's upstream asked to be left alone; zero if
+// it said nothing.
+func RetryAfter(err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.RetryAfter
+	}
+	return 0
+}
