@@ -38,6 +38,10 @@ type Error struct {
 	// Message is for people; it reaches clients, so it never holds a secret
 	// or a signed URL.
 	Message string
+	// Reason says in one word what failed, for logs and metrics: "refused",
+	// "timeout", "stall", "dns", "tls", "status", "ratelimit", "breaker",
+	// "encoding", "offline". Empty where the code says it all.
+	Reason string
 	// RetryAfter is how long an upstream asked to be left alone; zero if it
 	// did not.
 	RetryAfter time.Duration
@@ -90,4 +94,13 @@ func RetryAfter(err error) time.Duration {
 		return e.RetryAfter
 	}
 	return 0
+}
+
+// Reason returns err's Reason, or "error" when it has none.
+func Reason(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Reason != "" {
+		return e.Reason
+	}
+	return "error"
 }
