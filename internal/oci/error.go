@@ -9,7 +9,7 @@ import (
 // Code is an error code of the distribution spec (section "Error Codes").
 type Code string
 
-// The spec's codes, and two that registries in the field use besides.
+// The spec's codes, and some that registries in the field use besides.
 const (
 	CodeBlobUnknown         Code = "BLOB_UNKNOWN"
 	CodeBlobUploadInvalid   Code = "BLOB_UPLOAD_INVALID"
@@ -27,6 +27,7 @@ const (
 	CodeTooManyRequests     Code = "TOOMANYREQUESTS"
 	CodeRangeInvalid        Code = "RANGE_INVALID"
 	CodeUnavailable         Code = "UNAVAILABLE"
+	CodePageInvalid         Code = "PAGINATION_NUMBER_INVALID"
 	CodeUnknown             Code = "UNKNOWN"
 )
 
@@ -76,6 +77,7 @@ var (
 	ErrUnsupported     = &Error{Code: CodeUnsupported, Message: "the operation is unsupported"}
 	ErrTooManyRequests = &Error{Code: CodeTooManyRequests, Message: "too many requests"}
 	ErrRangeInvalid    = &Error{Code: CodeRangeInvalid, Message: "range cannot be satisfied"}
+	ErrPageInvalid     = &Error{Code: CodePageInvalid, Message: "invalid list parameter"}
 	// ErrUnavailable: the upstream could not be asked, or failed to answer:
 	// refused, timed out, 5xx, TLS or DNS failure, circuit breaker open.
 	ErrUnavailable = &Error{Code: CodeUnavailable, Message: "upstream unavailable"}
