@@ -1,0 +1,127 @@
+package registry
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// tokens are the bearer tokens in force.
+type tokens map[string]*token
+
+type token struct {
+	repo string // the one it may pull; empty: none
+	left int    // requests it is still good for; -1 means any number
+}
+
+// ExpireTokens makes every token handed out so far worthless.
+func (s *Server) ExpireTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.tokens)
+}
+
+// allowed checks the credentials of a request for repo ("" for a ping). When
+// they do not do it returns the challenge to send; a challenge of "" with false
+// means that the user is known and may not.
+func (s *Server) allowed(r *http.Request, repo string) (challenge string, ok bool) {
+	if s.opts.Basic {
+		user, password, sent := r.BasicAuth()
+		if !sent && s.anonymous(repo) {
+			return "", true
+		}
+		if !s.known(user, password) {
+			return `Basic realm="registry"`, false
+		}
+		return "", true
+	}
+	if !s.opts.Tokens && s.opts.Users == nil {
+		return "", true
+	}
+	challenge = fmt.Sprintf(`Bearer realm="%s",service="registry"`, s.realm())
+	if repo != "" {
+		challenge += fmt.Sprintf(`,scope="repository:%s:pull"`, repo)
+	}
+	value, sent := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !sent {
+		return challenge, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tokens[value]
+	if t == nil || t.left == 0 {
+		return challenge + `,error="invalid_token"`, false
+	}
+	if repo != "" && t.repo != repo {
+		return challenge + `,error="insufficient_scope"`, false
+	}
+	if t.left > 0 {
+		t.left--
+	}
+	return "", true
+}
+
+func (s *Server) known(user, password string) bool {
+	want, ok := s.opts.Users[user]
+	return ok && want == password
+}
+
+func (s *Server) anonymous(repo string) bool {
+	if s.opts.Anonymous == nil {
+		return s.opts.Users == nil
+	}
+	return slices.Contains(s.opts.Anonymous, repo)
+}
+
+func (s *Server) realm() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	host := s.token.addr
+	if s.opts.TokenOnHost {
+		host = s.main.addr
+	}
+	return s.scheme() + "://" + host + "/token"
+}
+
+// serveToken is the token server (distribution spec, token authentication):
+// GET with the scope in the query and perhaps Basic credentials.
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
+	s.serve(w, r, Request{Kind: Tokens}, func(a *answer, _ Fault) {
+		user, password, sent := r.BasicAuth()
+		if sent && !s.known(user, password) {
+			a.Header().Set("WWW-Authenticate", `Basic realm="token"`)
+			a.fail(http.StatusUnauthorized)
+			return
+		}
+		// Like Docker Hub's, the server gives a token in any case, which is
+		// good for nothing if the user has no right.
+		repo := strings.TrimSuffix(strings.TrimPrefix(r.URL.Query().Get("scope"), "repository:"), ":pull")
+		if !sent && !s.anonymous(repo) {
+			repo = ""
+		}
+		t := &token{repo: repo, left: s.opts.TokenUses}
+		if t.left == 0 {
+			t.left = -1
+		}
+		value := rand.Text()
+		s.mu.Lock()
+		s.tokens[value] = t
+		s.mu.Unlock()
+		a.Header().Set("Content-Type", "application/json")
+		// The client may have gone.
+		_ = json.NewEncoder(a).Encode(map[string]any{"token": value, "access_token": value, "expires_in": 300})
+	})
+}
+
+// sign makes the signature of a storage URL.
+func (s *Server) sign(dgst string) string {
+	m := hmac.New(sha256.New, []byte(s.secret))
+	m.Write([]byte(dgst))
+	return hex.EncodeToString(m.Sum(nil))
+}
