@@ -16,37 +16,66 @@ import (
 // past the end, or ends before it starts; an end past the end of the content
 // is cut there.
 func ParseRange(header string, size int64) (spans []Span, ok bool, err error) {
-	unit, ranges, found := strings.Cut(header, "=")
-	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(ranges, ",") || size <= 0 {
+	span, ok, err := parseRange(header)
+	if !ok || size <= 0 {
 		return nil, false, nil
 	}
-	first, last, found := strings.Cut(strings.Trim(ranges, " \t"), "-")
-	if !found {
-		return nil, false, Errorf(ErrRangeInvalid, "range %s is not a-b, a- or -n", quote(ranges))
-	}
-	var span Span
 	switch {
-	case first == "": // the last n bytes
-		n, valid := parseOffset(last)
-		if !valid || n == 0 {
-			return nil, false, Errorf(ErrRangeInvalid, "range %s names no byte", quote(ranges))
-		}
-		span = Span{Start: size - min(n, size), End: size}
-	default:
-		start, valid := parseOffset(first)
-		end := int64(math.MaxInt64)
-		if last != "" && valid {
-			end, valid = parseOffset(last)
-		}
-		if !valid || end < start {
-			return nil, false, Errorf(ErrRangeInvalid, "range %s is not a-b, a- or -n", quote(ranges))
-		}
-		if start >= size {
-			return nil, false, Errorf(ErrRangeInvalid, "range %s starts past the end, the size is %d", quote(ranges), size)
-		}
-		span = Span{Start: start, End: min(end, size-1) + 1}
+	case err != nil:
+		return nil, false, err
+	case span.Start < 0:
+		span = Span{Start: max(size+span.Start, 0), End: size}
+	case span.Start >= size:
+		return nil, false, Errorf(ErrRangeInvalid, "range starts at %d, the size is %d", span.Start, size)
+	case span.End < 0 || span.End > size:
+		span.End = size
 	}
 	return []Span{span}, true, nil
+}
+
+// AskedRange reads a Range header before the size of the content is known, in
+// the form of [Access].Range: an End of -1 is an open end, a negative Start
+// counts from the end. It is nil where ParseRange would send everything or
+// fail whatever the size.
+func AskedRange(header string) *Span {
+	span, ok, err := parseRange(header)
+	if !ok || err != nil {
+		return nil
+	}
+	return &span
+}
+
+// parseRange reads a Range header in the form AskedRange gives it. Without ok
+// it is none we honour; it fails where no content could satisfy it.
+func parseRange(header string) (span Span, ok bool, err error) {
+	unit, ranges, found := strings.Cut(header, "=")
+	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(ranges, ",") {
+		return Span{}, false, nil
+	}
+	malformed := Errorf(ErrRangeInvalid, "range %s is not a-b, a- or -n", quote(ranges))
+	first, last, found := strings.Cut(strings.Trim(ranges, " \t"), "-")
+	switch {
+	case !found:
+		return Span{}, true, malformed
+	case first == "":
+		n, valid := parseOffset(last)
+		if !valid || n == 0 {
+			return Span{}, true, malformed
+		}
+		return Span{Start: -n, End: -1}, true, nil
+	}
+	start, valid := parseOffset(first)
+	if !valid {
+		return Span{}, true, malformed
+	}
+	if last == "" {
+		return Span{Start: start, End: -1}, true, nil
+	}
+	end, valid := parseOffset(last)
+	if !valid || end < start {
+		return Span{}, true, malformed
+	}
+	return Span{Start: start, End: min(end, math.MaxInt64-1) + 1}, true, nil
 }
 
 // parseOffset reads decimal digits. A number past int64 becomes the largest

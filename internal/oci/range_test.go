@@ -3,6 +3,7 @@ package oci_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +72,25 @@ func TestParseRange(t *testing.T) {
 	}
 }
 
+func TestAskedRange(t *testing.T) {
+	tests := map[string]*oci.Span{
+		"":                                   nil,
+		"bytes=10-19":                        {Start: 10, End: 20},
+		"bytes=10-":                          {Start: 10, End: -1},
+		"bytes=-100":                         {Start: -100, End: -1},
+		"bytes=0-1,5-6":                      nil,
+		"bytes=19-10":                        nil,
+		"bytes=x":                            nil,
+		"lines=1-2":                          nil,
+		"bytes=5-99999999999999999999999999": {Start: 5, End: 1<<63 - 1},
+	}
+	for header, want := range tests {
+		if got := oci.AskedRange(header); !reflect.DeepEqual(got, want) {
+			t.Errorf("AskedRange(%q) = %v, want %v", header, got, want)
+		}
+	}
+}
+
 func FuzzParseRange(f *testing.F) {
 	for _, s := range []string{"bytes=0-", "bytes=1-2", "bytes=-5", "bytes=9223372036854775807-", "bytes=0-1,2-3", "bytes=-0", "items=1-2"} {
 		f.Add(s, int64(1000))
@@ -90,6 +110,9 @@ func FuzzParseRange(f *testing.F) {
 		}
 		if len(spans) != 1 || spans[0].Start < 0 || spans[0].End > size || spans[0].Len() <= 0 {
 			t.Fatalf("%q of %d: %v", header, size, spans)
+		}
+		if oci.AskedRange(header) == nil {
+			t.Fatalf("%q: honoured for size %d, yet not asked for", header, size)
 		}
 		again, ok, err := oci.ParseRange(fmt.Sprintf("bytes=%d-%d", spans[0].Start, spans[0].End-1), size)
 		if !ok || err != nil || !slices.Equal(again, spans) {
