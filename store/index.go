@@ -1,0 +1,273 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// The index holds what the files do not say. Its entries are small and few, so
+// memory has them all and answers every question; badger only carries them over
+// a restart. Memory notes which keys changed, and one goroutine writes their
+// present values: in the order of nobody's calls, but never an old value over a
+// new one, and a write that had to be left out is made up for later.
+//
+//	v                        format version
+//	t/registry\0repo\0tag    what a tag points to
+//	l/registry\0repo\0digest media type under which a repository vouches
+//	m/digest                 media type and children of an image manifest
+//	u/digest                 last use
+const (
+	kindTag      = 't'
+	kindLink     = 'l'
+	kindManifest = 'm'
+	kindUse      = 'u'
+)
+
+// indexVersion is the format above. A store refuses a newer one and rebuilds an
+// older one.
+const indexVersion = 1
+
+// versionKey is where the format version is kept.
+const versionKey = "v"
+
+// errNewer means that a newer Larder wrote the index.
+var errNewer = errors.New("index was written by a newer version")
+
+// key names one entry of the index.
+type key struct {
+	kind byte
+	name oci.Name // tags and links
+	item string   // tag or digest
+}
+
+func tagKey(ref oci.Reference) key { return key{kindTag, ref.Name, ref.Tag} }
+
+func linkKey(name oci.Name, dgst digest.Digest) key { return key{kindLink, name, string(dgst)} }
+
+// encode gives the key's form in badger.
+func (k key) encode() []byte {
+	if k.kind == kindTag || k.kind == kindLink {
+		return []byte(string(k.kind) + "/" + k.name.Registry + "\x00" + k.name.Repository + "\x00" + k.item)
+	}
+	return []byte(string(k.kind) + "/" + k.item)
+}
+
+// parseKey reads the form that encode gives; the item is not checked.
+func parseKey(text []byte) (key, bool) {
+	if len(text) < 3 || text[1] != '/' {
+		return key{}, false
+	}
+	k, rest := key{kind: text[0]}, string(text[2:])
+	switch k.kind {
+	case kindManifest, kindUse:
+		k.item = rest
+	case kindTag, kindLink:
+		parts := strings.Split(rest, "\x00")
+		if len(parts) != 3 {
+			return key{}, false
+		}
+		k.name, k.item = oci.Name{Registry: parts[0], Repository: parts[1]}, parts[2]
+	default:
+		return key{}, false
+	}
+	return k, true
+}
+
+// The values of tags and manifests.
+type (
+	tagValue struct {
+		MediaType string        `json:"m"`
+		Digest    digest.Digest `json:"d"`
+		Size      int64         `json:"s"`
+		Confirmed int64         `json:"c"` // Unix seconds, 0 for never
+	}
+	manifestValue struct {
+		MediaType string          `json:"m"`
+		Children  []digest.Digest `json:"c"`
+	}
+)
+
+// value returns what memory holds under k; nil when nothing. Store.mu is held.
+func (s *Store) value(k key) []byte {
+	rec := s.blobs[digest.Digest(k.item)]
+	repo := s.repos[k.name]
+	switch {
+	case k.kind == kindUse && rec != nil:
+		return strconv.AppendInt(nil, rec.used.Unix(), 10)
+	case k.kind == kindManifest && rec != nil && rec.mediaType != "":
+		return mustJSON(manifestValue{rec.mediaType, rec.children})
+	case k.kind == kindTag && repo != nil:
+		if t, ok := repo.tags[k.item]; ok {
+			v := tagValue{MediaType: t.MediaType, Digest: t.Digest, Size: t.Size}
+			if !t.Confirmed.IsZero() {
+				v.Confirmed = t.Confirmed.Unix()
+			}
+			return mustJSON(v)
+		}
+	case k.kind == kindLink && repo != nil:
+		if mediaType, ok := repo.links[digest.Digest(k.item)]; ok {
+			return []byte(mediaType)
+		}
+	}
+	return nil
+}
+
+// mustJSON encodes structs of strings and numbers, which cannot fail.
+func mustJSON(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode index entry: %v", err))
+	}
+	return text
+}
+
+// restore puts an entry of the index into memory; false when it is not valid,
+// or speaks of content whose file is gone. Store.mu is held, or nobody else
+// knows the store yet.
+func (s *Store) restore(k key, value []byte) bool {
+	switch k.kind {
+	case kindUse:
+		rec := s.blobs[digest.Digest(k.item)]
+		seconds, err := strconv.ParseInt(string(value), 10, 64)
+		if rec == nil || err != nil {
+			return false
+		}
+		rec.used, rec.known = time.Unix(seconds, 0), true
+	case kindManifest:
+		rec := s.blobs[digest.Digest(k.item)]
+		var v manifestValue
+		if rec == nil || json.Unmarshal(value, &v) != nil {
+			return false
+		}
+		s.learn(digest.Digest(k.item), rec, &manifest{v.MediaType, v.Children})
+	case kindTag:
+		var v tagValue
+		if json.Unmarshal(value, &v) != nil || s.blobs[v.Digest] == nil {
+			return false
+		}
+		t := Tag{Descriptor: oci.Descriptor{MediaType: v.MediaType, Digest: v.Digest, Size: v.Size}}
+		if v.Confirmed != 0 {
+			t.Confirmed = time.Unix(v.Confirmed, 0)
+		}
+		s.repository(k.name).tags[k.item] = t
+	case kindLink:
+		if s.blobs[digest.Digest(k.item)] == nil {
+			return false
+		}
+		s.repository(k.name).links[digest.Digest(k.item)] = string(value)
+	}
+	return true
+}
+
+// index writes behind memory. Its methods are safe after a failure to open:
+// then memory is all there is.
+type index struct {
+	store *Store
+	kick  chan struct{}
+
+	// mu serialises whoever uses db; never taken under Store.mu.
+	mu  sync.Mutex
+	db  *database
+	why error // why db is nil, or why it is not written to
+
+	// changed holds the keys to write; Store.mu guards it.
+	changed map[key]struct{}
+}
+
+// dirty notes that k's entry changed. Store.mu is held.
+func (s *Store) dirty(k key) { s.index.changed[k] = struct{}{} }
+
+// persist has the index written: soon, or before it returns where the
+// configuration says SyncWrites.
+func (s *Store) persist() error {
+	if s.syncWrites {
+		return s.index.flush()
+	}
+	select {
+	case s.index.kick <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// flush writes what changed. While there is no database, or no room to write to
+// it safely, what changed stays noted and memory goes on without.
+func (ix *index) flush() error {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.flushLocked()
+}
+
+func (ix *index) flushLocked() error {
+	if ix.db == nil {
+		return ix.why
+	}
+	if ix.why = ix.guard(); ix.why != nil {
+		return ix.why
+	}
+	s := ix.store
+	s.mu.Lock()
+	changed := ix.changed
+	ix.changed = make(map[key]struct{})
+	entries := make([]entry, 0, len(changed))
+	for k := range changed {
+		entries = append(entries, entry{k.encode(), s.value(k)})
+	}
+	s.mu.Unlock()
+	if len(entries) == 0 {
+		return nil
+	}
+	s.at("flush")
+	err := ix.db.write(entries)
+	if err != nil {
+		s.mu.Lock()
+		for k := range changed {
+			ix.changed[k] = struct{}{}
+		}
+		s.mu.Unlock()
+		ix.why = fmt.Errorf("write index: %w", err)
+		s.log.WithError(err).Warn("cannot write the index; trying again later")
+	}
+	s.at("flushed")
+	return ix.why
+}
+
+// guard refuses to write while the disk is nearly full: badger writes through
+// sparse memory maps, and a full disk would end the process by SIGBUS.
+func (ix *index) guard() error {
+	r := ix.store.free.room(ix.store, time.Second)
+	if r.known && r.avail < indexRoom {
+		return fmt.Errorf("write index: %w: only %d bytes are free", ErrNoSpace, r.avail)
+	}
+	return nil
+}
+
+// trouble says why the index is not written to, or nil.
+func (ix *index) trouble() error {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.why
+}
+
+// close writes what is left and closes the database.
+func (ix *index) close() error {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if ix.db == nil {
+		return nil
+	}
+	// What cannot be written now is lost, as after a crash; it was reported.
+	_ = ix.flushLocked()
+	err := ix.db.close()
+	ix.db = nil
+	return err
+}

@@ -1,0 +1,50 @@
+package store
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// Link notes that a repository vouches for content, under this media type: a
+// digest alone is no proof that a caller may have it. It fails with
+// oci.ErrBlobUnknown when the store does not hold the content.
+func (s *Store) Link(name oci.Name, desc oci.Descriptor) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return fmt.Errorf("link content: %w", ErrClosed)
+	}
+	if s.blobs[desc.Digest] == nil {
+		s.mu.Unlock()
+		return oci.ErrBlobUnknown
+	}
+	links := s.repository(name).links
+	old, ok := links[desc.Digest]
+	if ok && old == desc.MediaType {
+		s.mu.Unlock()
+		return nil
+	}
+	links[desc.Digest] = desc.MediaType
+	s.dirty(linkKey(name, desc.Digest))
+	s.mu.Unlock()
+	return s.persist()
+}
+
+// Linked describes content a repository vouches for and the store holds. It
+// fails with oci.ErrBlobUnknown.
+func (s *Store) Linked(name oci.Name, dgst digest.Digest) (oci.Descriptor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	repo, rec := s.repos[name], s.blobs[dgst]
+	if repo == nil || rec == nil {
+		return oci.Descriptor{}, oci.ErrBlobUnknown
+	}
+	mediaType, ok := repo.links[dgst]
+	if !ok {
+		return oci.Descriptor{}, oci.ErrBlobUnknown
+	}
+	return oci.Descriptor{MediaType: mediaType, Digest: dgst, Size: rec.size}, nil
+}
