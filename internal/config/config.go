@@ -1,0 +1,97 @@
+// Package config reads Larder's configuration file: one YAML file for all
+// modes, strict, every mistake reported at once with its line and its fix.
+//
+// [Load] reads a file over the [Default] settings, checks it and the files it
+// names, and returns what is in force. [Config.Print] writes that back as
+// YAML with secrets masked. The package decides what a file may say; what a
+// setting does is decided where cmd/larder hands it to: package store for
+// limits, package mirror for freshness, mirror/upstream for registries.
+//
+// It refuses what it cannot honour. A key nobody knows, and a value only a
+// later version can serve, are errors; a whole section for a mode that this
+// build does not have is read past with a warning, so that one file can serve
+// several versions. docs/configuration.md describes every key, and a test
+// holds it to that.
+package config
+
+// Config is what a configuration file says.
+type Config struct {
+	// RegistryProxies is what the node mirror does.
+	RegistryProxies RegistryProxies `yaml:"registry_proxies"`
+}
+
+// RegistryProxies configures the node mirror.
+type RegistryProxies struct {
+	// Offline: never contact an upstream; serve what is there.
+	Offline bool `yaml:"offline"`
+	// MaxSize bounds what the cache keeps; by default 20 % of the file
+	// system, at most 50 GiB.
+	MaxSize Limit `yaml:"max_size"`
+	// MinFree is what must stay free on the file system, whoever fills it.
+	MinFree Limit `yaml:"min_free"`
+	// LockWait is how long to wait at start for another process to let go of
+	// the data directory; zero fails at once.
+	LockWait Duration `yaml:"lock_wait"`
+	// Pin holds glob patterns (path.Match) of references that are evicted
+	// last: "registry.k8s.io/pause:*".
+	Pin []string `yaml:"pin"`
+
+	// RevalidateAfter is how long a tag counts as confirmed after upstream
+	// was asked for it; zero asks each time.
+	RevalidateAfter Duration `yaml:"revalidate_after"`
+	// RevalidateTimeout is how long a request for a cached tag waits for the
+	// upstream's word before it is served what is there.
+	RevalidateTimeout Duration `yaml:"revalidate_timeout"`
+	// StaleIfError is how old the last confirmation of a tag may be for it to
+	// be served while its upstream is unavailable; zero never serves it.
+	StaleIfError Duration `yaml:"stale_if_error"`
+	// StallTimeout is how long an upstream may send nothing before the fill
+	// goes on elsewhere.
+	StallTimeout Duration `yaml:"stall_timeout"`
+	// FinishTimeout is how long a fill goes on once nobody follows it.
+	FinishTimeout Duration `yaml:"finish_timeout"`
+
+	// PrivateImages is what a client is told when an upstream wants
+	// credentials that the mirror has not got. Only "bypass" is served so
+	// far: 404, and the client goes upstream itself.
+	PrivateImages string `yaml:"private_images"`
+	// DefaultRegistry is meant by clients that name none.
+	DefaultRegistry string `yaml:"default_registry"`
+	// Registries holds what is special about single upstreams. Any registry
+	// works without an entry.
+	Registries []Registry `yaml:"registries"`
+}
+
+// Registry is what is special about one upstream registry, or about the part
+// of it below a path.
+type Registry struct {
+	// Host is the registry as clients name it, with its port if it has one.
+	Host string `yaml:"host"`
+	// PathPrefix narrows the entry to repositories at or below this path. The
+	// longest match on '/' boundaries wins.
+	PathPrefix string `yaml:"path_prefix,omitempty"`
+	// Username and Password are the mirror's own credentials there.
+	Username string `yaml:"username,omitempty"`
+	Password Secret `yaml:"password,omitempty"`
+	// PasswordFile holds the password instead. A Password that starts with
+	// file:// is moved here by Load.
+	PasswordFile string `yaml:"password_file,omitempty"`
+	// Insecure: plain HTTP.
+	Insecure bool `yaml:"insecure,omitempty"`
+	// CAFile holds PEM certificates that are trusted for this registry
+	// besides the system's.
+	CAFile string `yaml:"ca_file,omitempty"`
+	// ClientCertFile and ClientKeyFile hold a PEM pair to authenticate with.
+	ClientCertFile string `yaml:"client_cert_file,omitempty"`
+	ClientKeyFile  string `yaml:"client_key_file,omitempty"`
+	// Endpoints are URLs that are tried in order before the host itself.
+	Endpoints []string `yaml:"endpoints,omitempty"`
+	// Access says who may have what was fetched with these credentials. Only
+	// "node" is served so far: everybody the listener admits.
+	Access string `yaml:"access,omitempty"`
+	// AWS is known, and refused: a later version's credentials for ECR.
+	AWS *struct {
+		Region  string `yaml:"region"`
+		RoleARN string `yaml:"role_arn"`
+	} `yaml:"aws,omitempty"`
+}

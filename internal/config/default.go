@@ -1,0 +1,28 @@
+package config
+
+import (
+	"time"
+
+	"github.com/larder-registry/larder/store"
+)
+
+// Default returns the settings in force where a file says nothing. It is the
+// only place that holds them.
+func Default() *Config {
+	return &Config{RegistryProxies: RegistryProxies{
+		// Above the marks at which the kubelet starts to delete images.
+		MinFree:  Limit{store.Percent(25)},
+		LockWait: Duration(30 * time.Second),
+		Pin:      []string{},
+
+		RevalidateAfter:   0,
+		RevalidateTimeout: Duration(800 * time.Millisecond),
+		StaleIfError:      Duration(7 * 24 * time.Hour),
+		StallTimeout:      Duration(15 * time.Second),
+		FinishTimeout:     Duration(10 * time.Minute),
+
+		PrivateImages:   "bypass",
+		DefaultRegistry: "docker.io",
+		Registries:      []Registry{},
+	}}
+}
