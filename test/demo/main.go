@@ -8,7 +8,7 @@
 // It is a demonstration, not a benchmark: clients, counting proxy and mirror
 // share the machine. Use test/bench for figures. The steps are in steps.go, the
 // images in image.go, the proxy that counts what the upstream sends in
-// gauge.go, the processes in process.go, the table in report.go. The script
+// gauge.go, the mirror's own count in metrics.go, the table in report.go. The script
 // run beside it builds and finds everything.
 package main
 

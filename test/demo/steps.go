@@ -12,6 +12,7 @@ import (
 
 	"github.com/larder-registry/larder/internal/oci"
 	"github.com/larder-registry/larder/test/client"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // demo is one run: what is running, and what was seen.
@@ -20,7 +21,7 @@ type demo struct {
 	dir     string
 	started time.Time
 
-	registry, mirror *process
+	registry, mirror *process.Process
 	gauge            *gauge
 	url, admin       string // of the mirror
 	args             []string
@@ -32,7 +33,7 @@ type demo struct {
 
 // prepare starts the registry, fills it, and starts the mirror.
 func (d *demo) prepare(ctx context.Context) error {
-	addr, err := freeAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return err
 	}
@@ -47,10 +48,10 @@ http: {addr: %q}
 		return fmt.Errorf("write registry's configuration: %w", err)
 	}
 	d.say("starting %s", d.options.registry)
-	if d.registry, err = startProcess(d.dir, "docker-registry", d.options.registry, "serve", config); err != nil {
+	if d.registry, err = process.Start(d.dir, "docker-registry", d.options.registry, "serve", config); err != nil {
 		return err
 	}
-	if err := d.registry.ready(ctx, "http://"+addr+"/v2/"); err != nil {
+	if err := d.registry.Ready(ctx, "http://"+addr+"/v2/"); err != nil {
 		return err
 	}
 	d.gauge = &gauge{target: addr, rate: d.rate * 1e6, latency: d.latency}
@@ -80,11 +81,11 @@ func (d *demo) startMirror(ctx context.Context) error {
 `, d.gauge.addr), 0o600); err != nil {
 			return fmt.Errorf("write larder's configuration: %w", err)
 		}
-		listen, err := freeAddr()
+		listen, err := process.FreeAddr()
 		if err != nil {
 			return err
 		}
-		admin, err := freeAddr()
+		admin, err := process.FreeAddr()
 		if err != nil {
 			return err
 		}
@@ -96,19 +97,19 @@ func (d *demo) startMirror(ctx context.Context) error {
 	}
 	d.say("starting larder mirror")
 	var err error
-	if d.mirror, err = startProcess(d.dir, "larder", d.larder, d.args...); err != nil {
+	if d.mirror, err = process.Start(d.dir, "larder", d.larder, d.args...); err != nil {
 		return err
 	}
-	return d.mirror.ready(ctx, d.admin+"/readyz")
+	return d.mirror.Ready(ctx, d.admin+"/readyz")
 }
 
 // stop ends whatever runs.
 func (d *demo) stop() {
-	d.mirror.end(syscall.SIGTERM)
+	d.mirror.End(syscall.SIGTERM)
 	if d.gauge != nil {
 		d.gauge.stop()
 	}
-	d.registry.end(syscall.SIGTERM)
+	d.registry.End(syscall.SIGTERM)
 }
 
 // steps pulls in all the ways that are shown.
@@ -154,7 +155,7 @@ func (d *demo) steps(ctx context.Context) error {
 
 	d.say("stopping the upstream")
 	d.gauge.stop()
-	d.registry.end(syscall.SIGTERM)
+	d.registry.End(syscall.SIGTERM)
 	if r, err = d.measure(ctx, "by tag, upstream stopped", 1, d.pulls(d.first, 1, "", mirror)); err != nil {
 		return err
 	}
@@ -186,7 +187,7 @@ func (d *demo) crash(ctx context.Context, mirror client.Host) error {
 			case <-time.After(time.Millisecond):
 			}
 		}
-		d.mirror.end(syscall.SIGKILL)
+		d.mirror.End(syscall.SIGKILL)
 		pulling.Wait()
 		d.check("kill -9: the pull breaks instead of ending with wrong bytes", pullErr != nil && got < size, "%d bytes of %d, error: %v", got, size, pullErr)
 		return got, nil
@@ -242,8 +243,8 @@ func (d *demo) pulls(img image, n int, platform string, host client.Host) func(c
 func (d *demo) measure(ctx context.Context, what string, clients int, f func(context.Context) (int64, error)) (row, error) {
 	d.say("pulling %s, %d client(s)", what, clients)
 	r := row{what: what, clients: clients}
-	if err := d.mirror.resetPeak(); err != nil {
-		return r, fmt.Errorf("reset peak memory: %w", err)
+	if err := d.mirror.ResetPeak(); err != nil {
+		return r, err
 	}
 	before, err := scrape(ctx, d.admin+"/metrics")
 	if err != nil {
@@ -257,11 +258,11 @@ func (d *demo) measure(ctx context.Context, what string, clients int, f func(con
 		return r, context.Cause(ctx)
 	}
 	if err != nil {
-		return r, fmt.Errorf("%s: %w\n%s", what, err, d.mirror.tail())
+		return r, fmt.Errorf("%s: %w\n%s", what, err, d.mirror.Tail())
 	}
 	r.requests, r.sent = d.gauge.requests.Load()-requests, d.gauge.bytes.Load()-sent
 	select {
-	case <-d.mirror.done:
+	case <-d.mirror.Done():
 		r.killed = true
 	default:
 		after, err := scrape(ctx, d.admin+"/metrics")
@@ -269,7 +270,7 @@ func (d *demo) measure(ctx context.Context, what string, clients int, f func(con
 			return r, err
 		}
 		r.from = after.minus(before)
-		if r.peak, err = d.mirror.peak(); err != nil {
+		if r.peak, err = d.mirror.Peak(); err != nil {
 			return r, err
 		}
 	}
