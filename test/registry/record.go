@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -18,6 +19,8 @@ type Request struct {
 	// Repo and Target (a tag or a digest) are empty where the kind has none.
 	Repo, Target string
 	Header       http.Header
+	// Time is when the request's head was read.
+	Time time.Time
 	// Remote is the client's address, one for each connection.
 	Remote string
 	// Status is zero until the answer's head is sent.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // answer is the ResponseWriter of one request; it keeps the record.
@@ -56,7 +57,7 @@ func (a *answer) fail(status int) {
 // serve records a request, lets its fault have the answer, and else calls next.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, req Request, next func(*answer, Fault)) {
 	req.Method, req.Path, req.Query = r.Method, r.URL.EscapedPath(), r.URL.RawQuery
-	req.Header, req.Remote = r.Header.Clone(), r.RemoteAddr
+	req.Header, req.Remote, req.Time = r.Header.Clone(), r.RemoteAddr, time.Now()
 	seen := req // the fault's Match looks at a copy that nobody changes
 	a := &answer{ResponseWriter: w, record: &s.record, req: &req}
 	s.record.begin(&req)
