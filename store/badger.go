@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"runtime/debug"
 
 	"github.com/dgraph-io/badger/v4"
@@ -11,15 +10,13 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// indexRoom is what must be free on the disk before the index is written: more
-// than badger takes for turning over its log.
-const indexRoom = 32 << 20
+// indexRoom is what must be free on the disk before the index is opened or
+// written: more than badger takes for a new log, the table of the old one and
+// one compaction.
+const indexRoom = 48 << 20
 
 // database is badger, reduced to what the index needs.
-type database struct {
-	db  *badger.DB
-	dir string
-}
+type database struct{ db *badger.DB }
 
 // entry is one key to write; a nil value deletes it.
 type entry struct{ key, value []byte }
@@ -34,7 +31,7 @@ func tuned(dir string, syncWrites bool, log *logrus.Entry) badger.Options {
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(4).
 		WithBaseTableSize(2 << 20).
-		WithValueLogFileSize(16 << 20).
+		WithValueLogFileSize(1 << 20). // nothing goes there, see maxValue
 		WithValueThreshold(64 << 10).
 		WithBlockCacheSize(2 << 20).
 		WithIndexCacheSize(2 << 20).
@@ -47,15 +44,15 @@ func tuned(dir string, syncWrites bool, log *logrus.Entry) badger.Options {
 		WithLogger(quiet{log})
 }
 
-// openDatabase opens the index in dir. A panic or a fault in badger is an error
-// here.
-func openDatabase(dir string, syncWrites bool, log *logrus.Entry) (d *database, err error) {
+// openDatabase opens the index. A panic or a fault in badger, as far as it is in
+// the goroutine that calls, is an error here.
+func openDatabase(opts badger.Options) (d *database, err error) {
 	err = contain(func() error {
-		db, err := badger.Open(tuned(dir, syncWrites, log))
+		db, err := badger.Open(opts)
 		if err != nil {
 			return err
 		}
-		d = &database{db: db, dir: dir}
+		d = &database{db: db}
 		return nil
 	})
 	if err != nil {
@@ -133,8 +130,6 @@ func (d *database) write(entries []entry) error {
 func (d *database) close() error {
 	return contain(d.db.Close)
 }
-
-func indexDir(dir string) string { return filepath.Join(dir, "index") }
 
 // quiet passes on badger's complaints only; its news are of no use to anybody.
 type quiet struct{ log *logrus.Entry }

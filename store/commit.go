@@ -94,7 +94,8 @@ func (i *Ingest) enter(path string, m *manifest) error {
 	}
 	rec.touch(time.Now())
 	s.learn(i.dgst, rec, m)
-	s.dirty(key{kind: kindUse, item: string(i.dgst)})
+	s.dirty(useKey(i.dgst))
+	s.dirty(manifestKey(i.dgst))
 	i.published = true
 	return nil
 }
@@ -141,6 +142,7 @@ func (s *Store) Put(ctx context.Context, desc oci.Descriptor, content []byte) er
 	if rec != nil {
 		rec.touch(time.Now())
 		s.learn(desc.Digest, rec, m)
+		s.dirty(manifestKey(desc.Digest))
 	}
 	s.mu.Unlock()
 	if rec != nil {

@@ -222,9 +222,9 @@ func (s *Store) forget(dgst digest.Digest) map[digest.Digest]bool {
 	s.bytes -= rec.size
 	if rec.mediaType != "" {
 		s.unlearn(dgst, rec)
-		s.dirty(key{kind: kindManifest, item: string(dgst)})
+		s.dirty(manifestKey(dgst))
 	}
-	s.dirty(key{kind: kindUse, item: string(dgst)})
+	s.dirty(useKey(dgst))
 	return map[digest.Digest]bool{dgst: true}
 }
 

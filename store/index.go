@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,9 +18,9 @@ import (
 
 // The index holds what the files do not say. Its entries are small and few, so
 // memory has them all and answers every question; badger only carries them over
-// a restart. Memory notes which keys changed, and one goroutine writes their
-// present values: in the order of nobody's calls, but never an old value over a
-// new one, and a write that had to be left out is made up for later.
+// a restart. Memory notes which keys changed, and the present values of those
+// are written a moment later: so an old value never goes over a new one, and a
+// write that had to be left out is made up for.
 //
 //	v                        format version
 //	t/registry\0repo\0tag    what a tag points to
@@ -39,6 +41,23 @@ const indexVersion = 1
 // versionKey is where the format version is kept.
 const versionKey = "v"
 
+// The bounds that keep every entry within badger's own: keys far below 64 KiB,
+// and values so small that none goes to the value log. maxMediaType is RFC
+// 6838's (section 4.2: two names of 127 characters and a slash).
+const (
+	maxKey       = 1024
+	maxValue     = 48 << 10
+	maxMediaType = 255
+)
+
+// checkEntry refuses names and media types that the index cannot hold.
+func checkEntry(k key, mediaType string) error {
+	if len(k.encode()) > maxKey || len(mediaType) > maxMediaType || strings.Contains(k.name.String()+k.item, "\x00") {
+		return oci.Errorf(oci.ErrNameInvalid, "name or media type is too long")
+	}
+	return nil
+}
+
 // errNewer means that a newer Larder wrote the index.
 var errNewer = errors.New("index was written by a newer version")
 
@@ -50,6 +69,10 @@ type key struct {
 }
 
 func tagKey(ref oci.Reference) key { return key{kindTag, ref.Name, ref.Tag} }
+
+func useKey(dgst digest.Digest) key { return key{kind: kindUse, item: string(dgst)} }
+
+func manifestKey(dgst digest.Digest) key { return key{kind: kindManifest, item: string(dgst)} }
 
 func linkKey(name oci.Name, dgst digest.Digest) key { return key{kindLink, name, string(dgst)} }
 
@@ -104,7 +127,10 @@ func (s *Store) value(k key) []byte {
 	case k.kind == kindUse && rec != nil:
 		return strconv.AppendInt(nil, rec.used.Unix(), 10)
 	case k.kind == kindManifest && rec != nil && rec.mediaType != "":
-		return mustJSON(manifestValue{rec.mediaType, rec.children})
+		if text := mustJSON(manifestValue{rec.mediaType, rec.children}); len(text) <= maxValue {
+			return text
+		}
+		return mustJSON(manifestValue{}) // Open reads the file again
 	case k.kind == kindTag && repo != nil:
 		if t, ok := repo.tags[k.item]; ok {
 			v := tagValue{MediaType: t.MediaType, Digest: t.Digest, Size: t.Size}
@@ -141,13 +167,17 @@ func (s *Store) restore(k key, value []byte) bool {
 		if rec == nil || err != nil {
 			return false
 		}
-		rec.used, rec.known = time.Unix(seconds, 0), true
+		rec.known = true
+		if !rec.dirty { // else it was used since the store was opened
+			rec.used = time.Unix(seconds, 0)
+		}
 	case kindManifest:
 		rec := s.blobs[digest.Digest(k.item)]
 		var v manifestValue
 		if rec == nil || json.Unmarshal(value, &v) != nil {
 			return false
 		}
+		rec.reread = v.MediaType == ""
 		s.learn(digest.Digest(k.item), rec, &manifest{v.MediaType, v.Children})
 	case kindTag:
 		var v tagValue
@@ -175,9 +205,10 @@ type index struct {
 	kick  chan struct{}
 
 	// mu serialises whoever uses db; never taken under Store.mu.
-	mu  sync.Mutex
-	db  *database
-	why error // why db is nil, or why it is not written to
+	mu     sync.Mutex
+	db     *database
+	why    error // why db is nil, or why it is not written to
+	closed bool
 
 	// changed holds the keys to write; Store.mu guards it.
 	changed map[key]struct{}
@@ -207,46 +238,58 @@ func (ix *index) flush() error {
 	return ix.flushLocked()
 }
 
+// flushLocked is flush with mu held.
 func (ix *index) flushLocked() error {
 	if ix.db == nil {
 		return ix.why
 	}
-	if ix.why = ix.guard(); ix.why != nil {
+	if ix.why = ix.guard(time.Second); ix.why != nil {
 		return ix.why
 	}
 	s := ix.store
 	s.mu.Lock()
 	changed := ix.changed
 	ix.changed = make(map[key]struct{})
-	entries := make([]entry, 0, len(changed))
-	for k := range changed {
-		entries = append(entries, entry{k.encode(), s.value(k)})
-	}
 	s.mu.Unlock()
-	if len(entries) == 0 {
+	if len(changed) == 0 {
 		return nil
 	}
 	s.at("flush")
-	err := ix.db.write(entries)
+	err := ix.write(changed)
 	if err != nil {
 		s.mu.Lock()
-		for k := range changed {
-			ix.changed[k] = struct{}{}
-		}
+		maps.Copy(ix.changed, changed)
 		s.mu.Unlock()
-		ix.why = fmt.Errorf("write index: %w", err)
 		s.log.WithError(err).Warn("cannot write the index; trying again later")
+		ix.why = fmt.Errorf("write index: %w", err)
 	}
 	s.at("flushed")
 	return ix.why
 }
 
-// guard refuses to write while the disk is nearly full: badger writes through
-// sparse memory maps, and a full disk would end the process by SIGBUS.
-func (ix *index) guard() error {
-	r := ix.store.free.room(ix.store, time.Second)
-	if r.known && r.avail < indexRoom {
-		return fmt.Errorf("write index: %w: only %d bytes are free", ErrNoSpace, r.avail)
+// write writes the present values of the keys, in batches, so that neither
+// memory nor the disk is asked for much at once.
+func (ix *index) write(changed map[key]struct{}) error {
+	const batch = 500
+	entries := []entry{{[]byte(versionKey), strconv.AppendInt(nil, indexVersion, 10)}}
+	keys := slices.Collect(maps.Keys(changed))
+	for part := range slices.Chunk(keys, batch) {
+		ix.store.mu.Lock()
+		for _, k := range part {
+			entries = append(entries, entry{k.encode(), ix.store.value(k)})
+		}
+		ix.store.mu.Unlock()
+		if err := ix.guard(time.Second); err != nil {
+			return err
+		}
+		if err := ix.db.write(entries); err != nil {
+			return err
+		}
+		// Badger may have begun a new log.
+		if err := reserveLogs(ix.dir()); err != nil {
+			return err
+		}
+		entries = entries[:0]
 	}
 	return nil
 }
@@ -258,16 +301,25 @@ func (ix *index) trouble() error {
 	return ix.why
 }
 
-// close writes what is left and closes the database.
+// close writes what is left and closes the database, which takes room of its
+// own: the ballast's, when there is no other. Without any the database stays as
+// a crash would leave it, to be replayed at the next Open.
 func (ix *index) close() error {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	ix.closed = true
 	if ix.db == nil {
 		return nil
 	}
-	// What cannot be written now is lost, as after a crash; it was reported.
+	// What cannot be written now is lost, as in a crash; it was reported.
 	_ = ix.flushLocked()
-	err := ix.db.close()
+	if ix.guard(0) != nil {
+		ix.dropBallast()
+	}
+	db := ix.db
 	ix.db = nil
-	return err
+	if r := ix.store.free.room(ix.store, 0); r.known && r.avail < ballastSize/2 {
+		return fmt.Errorf("close index: %w: %d bytes are free", ErrNoSpace, r.avail)
+	}
+	return db.close()
 }

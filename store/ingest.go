@@ -21,8 +21,8 @@ import (
 // Abort, or with Close alone, which leaves a partial file that a later Ingest
 // of the same digest and size resumes.
 //
-// WriteAt, ReadAt and HashClone may be called from any goroutine; the other
-// methods from one at a time.
+// WriteAt, ReadAt, HashClone, Acquire and Open may be called from any goroutine;
+// the other methods from one at a time.
 type Ingest struct {
 	store *Store
 	id    string
@@ -141,8 +141,7 @@ func (s *Store) unclaim(i *Ingest) {
 
 // open makes or opens the files of i and reserves the blocks.
 func (i *Ingest) open() error {
-	dir := filepath.Dir(i.path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(i.path), 0o755); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(i.path, os.O_RDWR|os.O_CREATE, 0o644)
@@ -150,13 +149,24 @@ func (i *Ingest) open() error {
 		return err
 	}
 	i.file = f
-	if !i.reserved.Load() {
-		switch err := i.store.files.allocate(f, i.size); {
-		case err == nil:
-			i.reserved.Store(true)
-		case !errors.Is(err, errNotReserved):
-			return err
-		}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if i.kept && info.Size() == i.size && i.reserved.Load() {
+		return nil
+	}
+	if info.Size() != i.size {
+		// Not what the state speaks of; or new.
+		i.held, i.kept = nil, false
+	}
+	switch err := i.store.files.allocate(f, i.size); {
+	case err == nil:
+		i.reserved.Store(true)
+	case errors.Is(err, errNotReserved):
+		i.reserved.Store(false)
+	default:
+		return err
 	}
 	if i.kept {
 		return nil

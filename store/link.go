@@ -12,6 +12,9 @@ import (
 // digest alone is no proof that a caller may have it. It fails with
 // oci.ErrBlobUnknown when the store does not hold the content.
 func (s *Store) Link(name oci.Name, desc oci.Descriptor) error {
+	if err := checkEntry(linkKey(name, desc.Digest), desc.MediaType); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

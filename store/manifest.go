@@ -55,7 +55,8 @@ func parseManifest(content []byte) *manifest {
 	return m
 }
 
-// learn notes that a blob is an image manifest. m may be nil. Store.mu is held.
+// learn notes that a blob is an image manifest; m may be nil. Having it written
+// is the caller's part. Store.mu is held.
 func (s *Store) learn(dgst digest.Digest, rec *record, m *manifest) {
 	if m == nil {
 		return
@@ -65,7 +66,6 @@ func (s *Store) learn(dgst digest.Digest, rec *record, m *manifest) {
 	for _, child := range m.children {
 		s.parents[child] = append(s.parents[child], dgst)
 	}
-	s.dirty(key{kind: kindManifest, item: string(dgst)})
 }
 
 // unlearn takes the edges from dgst to its children back. Store.mu is held.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -118,10 +117,10 @@ func (s *Store) run(ctx context.Context, every time.Duration) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.noteUses()
 			return
 		case <-s.index.kick:
 		case <-t.C:
+			s.index.retry()
 			s.noteUses()
 			s.relieve()
 		}
@@ -137,7 +136,7 @@ func (s *Store) noteUses() {
 	for dgst, rec := range s.blobs {
 		if rec.dirty {
 			rec.dirty = false
-			s.dirty(key{kind: kindUse, item: string(dgst)})
+			s.dirty(useKey(dgst))
 		}
 	}
 }
@@ -242,87 +241,20 @@ func (s *Store) readIngest(id string) (*partial, error) {
 	return &partial{size: size, held: held, used: info.ModTime(), reserved: blocks(info) >= size}, nil
 }
 
-// openIndex reads the index into memory; one that cannot be read is deleted and
-// begun anew.
-func (s *Store) openIndex() error {
-	err := s.loadIndex()
-	if err == nil || errors.Is(err, errNewer) {
-		return err
-	}
-	s.log.WithError(err).Warn("index cannot be read; rebuilding it from the files, tags are lost")
-	if err := os.RemoveAll(indexDir(s.dir)); err != nil {
-		s.index.why = noSpace(fmt.Errorf("remove index: %w", err))
-		return nil
-	}
-	if err := s.loadIndex(); err != nil {
-		s.index.why = err
-	}
-	return nil
-}
-
-// loadIndex opens the index and reads all of it.
-func (s *Store) loadIndex() error {
-	db, err := openDatabase(indexDir(s.dir), s.syncWrites, s.log)
-	if err != nil {
-		return err
-	}
-	err = s.readIndex(db)
-	if err != nil {
-		db.close()
-		return err
-	}
-	s.index.db = db
-	return nil
-}
-
-// readIndex restores every entry and has those removed that say nothing.
-func (s *Store) readIndex(db *database) error {
-	text, err := db.get(versionKey)
-	if err != nil {
-		return err
-	}
-	if version, err := strconv.Atoi(string(text)); err == nil && version > indexVersion {
-		return fmt.Errorf("%w: its format is %d, this one knows %d", errNewer, version, indexVersion)
-	}
-	var stale []entry
-	known := false
-	err = db.each(func(k, value []byte) error {
-		if string(k) == versionKey {
-			known = string(value) == strconv.Itoa(indexVersion)
-			return nil
-		}
-		parsed, ok := parseKey(k)
-		if !ok || !s.restore(parsed, value) {
-			stale = append(stale, entry{key: append([]byte{}, k...)})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if !known {
-		stale = append(stale, entry{[]byte(versionKey), strconv.AppendInt(nil, indexVersion, 10)})
-	}
-	// Restoring is no change: what came from the index is in it.
-	clear(s.index.changed)
-	if len(stale) == 0 {
-		return nil
-	}
-	return db.write(stale)
-}
-
 // readManifests looks into the small files the index does not know, to find the
 // image manifests among them.
 func (s *Store) readManifests() {
 	for dgst, rec := range s.blobs {
-		if rec.known || rec.size > oci.MaxManifestSize {
-			rec.known = true
+		if rec.known && !rec.reread {
 			continue
 		}
-		rec.known = true
-		s.dirty(key{kind: kindUse, item: string(dgst)})
+		s.dirty(useKey(dgst))
+		if rec.size > oci.MaxManifestSize {
+			continue
+		}
 		if m := readManifest(s.blobPath(dgst)); m != nil {
 			s.learn(dgst, rec, m)
+			s.dirty(manifestKey(dgst))
 		}
 	}
 }

@@ -1,13 +1,10 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // room is how much there is and how much may be used, in bytes.
@@ -92,9 +89,10 @@ func (s *Store) promised() int64 {
 }
 
 // shortage says how many bytes have to go to be within the limits, and which
-// limit it is: "size" or "free".
-func (s *Store) shortage() (int64, string) {
-	r := s.free.room(s, 0)
+// limit it is: "size" or "free". What the file system says is not older than
+// maxAge.
+func (s *Store) shortage(maxAge time.Duration) (int64, string) {
+	r := s.free.room(s, maxAge)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	need, reason := s.bytes+s.ingestBytes()-r.max, "size"
@@ -109,7 +107,7 @@ func (s *Store) shortage() (int64, string) {
 // makeRoom evicts until the limits hold, or fails with ErrNoSpace without
 // evicting anything when that cannot be reached. admit is held.
 func (s *Store) makeRoom() error {
-	need, reason := s.shortage()
+	need, reason := s.shortage(0)
 	if need <= 0 {
 		return nil
 	}
@@ -131,13 +129,13 @@ func (s *Store) relieve() {
 	s.admit.Lock()
 	defer s.admit.Unlock()
 	s.expirePartials(time.Now())
-	if need, reason := s.shortage(); need > 0 {
+	if need, reason := s.shortage(0); need > 0 {
 		s.evict(need+s.slack(), reason)
 	}
 }
 
 // Degraded returns nil, or why content cannot be kept just now, or the index
-// not be written: both are repaired without a restart once there is room.
+// not be written. Either mends without a restart once there is room.
 func (s *Store) Degraded() error {
 	if err := s.index.trouble(); err != nil {
 		return err
@@ -145,11 +143,11 @@ func (s *Store) Degraded() error {
 	s.mu.Lock()
 	err := s.trouble
 	s.mu.Unlock()
-	return err
-}
-
-// isFull reports whether err says that there is no room, rather than that
-// nothing may be written here at all.
-func isFull(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+	if err != nil {
+		return err
+	}
+	if need, reason := s.shortage(time.Second); need > 0 && need > s.evictable() {
+		return fmt.Errorf("%w: limit %q is exceeded by %d bytes", ErrNoSpace, reason, need)
+	}
+	return nil
 }

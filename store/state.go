@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
@@ -45,7 +46,7 @@ func (i *Ingest) SaveHeld(held []oci.Span) error {
 		return noSpace(fmt.Errorf("save state: %w", err))
 	}
 	i.store.mu.Lock()
-	i.held, i.kept = held, len(held) > 0
+	i.held, i.kept = slices.Clone(held), len(held) > 0
 	i.store.mu.Unlock()
 	i.store.at("state")
 	return nil

@@ -29,8 +29,9 @@
 //
 // Where to look: limit.go (sizes in the configuration), recover.go (what Open
 // does), blob.go (reading), ingest.go and hash.go (writing), state.go (resuming),
-// tag.go and link.go (names), evict.go and space.go (room), index.go and badger.go
-// (persistence), lock.go and ballast.go (the rest of the directory).
+// tag.go, link.go and manifest.go (names), evict.go and space.go (room), index.go,
+// attach.go, preflight.go and badger.go (persistence), lock.go and ballast.go
+// (the rest of the directory).
 package store
 
 import (
@@ -139,7 +140,8 @@ type record struct {
 	used    time.Time
 	dirty   bool // used is newer than what the index has
 	readers int
-	known   bool // the index knew it, or its file has been looked into
+	known   bool // the index knew it
+	reread  bool // it is a manifest too long for the index: its file is read
 	// mediaType and children are set for image manifests and indexes.
 	mediaType string
 	children  []digest.Digest
@@ -193,6 +195,7 @@ func (s *Store) Close() error {
 
 	s.stop()
 	s.running.Wait()
+	s.noteUses()
 	err := s.index.close()
 	if unlockErr := s.lock.release(); err == nil {
 		err = unlockErr

@@ -43,6 +43,9 @@ func (s *Store) SetTag(ref oci.Reference, t Tag) error {
 	if ref.Tag == "" {
 		return oci.Errorf(oci.ErrManifestInvalid, "reference %s has no tag", ref)
 	}
+	if err := checkEntry(tagKey(ref), t.MediaType); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
