@@ -1,0 +1,214 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// errClosing answers requests that come while the mirror is being closed.
+var errClosing = &oci.Error{Code: oci.CodeUnavailable, Message: "the mirror is stopping", Reason: "stopping"}
+
+// fills are the blobs being brought in: at most one fill a digest.
+type fills struct {
+	mu sync.Mutex
+	of map[digest.Digest]*fill
+}
+
+// forget lets the next request for the blob start afresh.
+func (fs *fills) forget(f *fill) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	delete(fs.of, f.dgst)
+	f.m.metrics.fills.Dec()
+}
+
+// Blob opens a blob from disk, or follows the fill that brings it in. See
+// oci.Reader for its errors.
+func (m *Mirror) Blob(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Blob, error) {
+	access := oci.AccessOf(ctx)
+	blob, err := m.blob(ctx, name, dgst, access)
+	if err != nil {
+		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
+		return nil, err
+	}
+	return blob, nil
+}
+
+func (m *Mirror) blob(ctx context.Context, name oci.Name, dgst digest.Digest, access *oci.Access) (oci.Blob, error) {
+	want := oci.Span{End: -1}
+	if access.Range != nil {
+		want = *access.Range
+	}
+	for {
+		if blob, err := m.store.Blob(dgst); err == nil {
+			access.Outcome = oci.OutcomeHit
+			return blob, nil
+		}
+		if m.offline {
+			return nil, errOffline
+		}
+		if err := m.failures.recall(name, dgst.String()); err != nil {
+			return nil, err
+		}
+		f, started, err := m.join(ctx, name, dgst, want)
+		if err != nil {
+			return nil, err
+		}
+		if f == nil {
+			continue
+		}
+		blob, err := m.followOpened(ctx, f, access)
+		switch {
+		case err == nil:
+			if f.unkept == nil {
+				access.Outcome = oci.OutcomeJoin
+				if started {
+					access.Outcome = oci.OutcomeFill
+				}
+			}
+			return blob, nil
+		case !started && f.name != name && isRefusal(err):
+			// Another repository does not have it; this one may.
+			<-f.done
+		case errors.Is(err, errAbandoned):
+			<-f.done
+		default:
+			m.failures.remember(name, dgst.String(), err)
+			return nil, err
+		}
+	}
+}
+
+// join makes the caller a follower of the blob's fill, which is started if
+// there is none. It returns nil when the caller should look again: the store
+// has the blob by now, or the fill it had is over.
+func (m *Mirror) join(ctx context.Context, name oci.Name, dgst digest.Digest, want oci.Span) (f *fill, started bool, err error) {
+	wantsAll := want.Start == 0 && want.End < 0
+	m.fills.mu.Lock()
+	defer m.fills.mu.Unlock()
+	if f := m.fills.of[dgst]; f != nil {
+		if f.join(wantsAll) {
+			return f, false, nil
+		}
+		m.fills.mu.Unlock()
+		defer m.fills.mu.Lock()
+		select {
+		case <-f.done:
+			return nil, false, nil
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+	}
+	if _, err := m.store.Stat(dgst); err == nil {
+		return nil, false, nil
+	}
+	f = newFill(m, name, dgst)
+	f.join(wantsAll)
+	if !m.tasks.run(func(ctx context.Context) { f.run(ctx, opening(want)) }) {
+		f.leave()
+		return nil, false, errClosing
+	}
+	if m.fills.of == nil {
+		m.fills.of = make(map[digest.Digest]*fill)
+	}
+	m.fills.of[dgst] = f
+	m.metrics.fills.Inc()
+	return f, true, nil
+}
+
+// opening turns what a request wants into what a fill asks for first: all of
+// the blob if it is read from its start, else a segment around the bytes
+// wanted. Bytes counted from the end need the size first.
+func opening(want oci.Span) oci.Span {
+	switch {
+	case want.Start < 0 || want.Start == 0 && want.End < 0:
+		return oci.Span{End: -1}
+	case want.End < 0:
+		return oci.Span{Start: want.Start, End: want.Start + segment}
+	default:
+		return oci.Span{Start: want.Start, End: max(want.Start+1, min(want.End, want.Start+segment))}
+	}
+}
+
+// followOpened waits until the fill is opened and returns a reader of it. The
+// caller has joined; when no reader comes of it, that is undone.
+func (m *Mirror) followOpened(ctx context.Context, f *fill, access *oci.Access) (oci.Blob, error) {
+	asked := m.now()
+	select {
+	case <-f.opened:
+		access.Upstream = m.now().Sub(asked)
+	case <-ctx.Done():
+		f.leave()
+		return nil, ctx.Err()
+	}
+	if f.ingest != nil {
+		blob, err := f.follow(ctx)
+		if err == nil {
+			return blob, nil
+		}
+		// The fill was over before it could be followed.
+		defer f.leave()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.err != nil {
+			return nil, f.err
+		}
+		return nil, errAbandoned
+	}
+	defer f.leave()
+	if f.unkept != nil {
+		access.Outcome, access.Reason = oci.OutcomePass, "disk"
+		m.log.WithError(f.unkept).WithFields(fields(f.name, f.dgst)).Debug("blob passes through")
+		return newPassage(f.dgst, f.size, m.opener(ctx, f.name, f.dgst)), nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return nil, f.err
+}
+
+// isRefusal reports whether an upstream said no, rather than nothing.
+func isRefusal(err error) bool {
+	return errors.Is(err, oci.ErrBlobUnknown) || errors.Is(err, oci.ErrNameUnknown) ||
+		errors.Is(err, oci.ErrUnauthorized) || errors.Is(err, oci.ErrDenied)
+}
+
+// StatBlob says what a blob is, from disk, from its running fill, or by asking
+// the upstream.
+func (m *Mirror) StatBlob(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Descriptor, error) {
+	access := oci.AccessOf(ctx)
+	if desc, err := m.store.Stat(dgst); err == nil {
+		access.Outcome = oci.OutcomeHit
+		return desc, nil
+	}
+	desc, err := m.statUpstream(ctx, name, dgst)
+	if err != nil {
+		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
+		return oci.Descriptor{}, err
+	}
+	access.Outcome = oci.OutcomePass
+	return desc, nil
+}
+
+func (m *Mirror) statUpstream(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Descriptor, error) {
+	if m.offline {
+		return oci.Descriptor{}, errOffline
+	}
+	if err := m.failures.recall(name, dgst.String()); err != nil {
+		return oci.Descriptor{}, err
+	}
+	desc, err := m.upstream.StatBlob(ctx, name, dgst)
+	if err == nil && desc.Size < 0 {
+		desc.Size, err = m.sizeOf(ctx, name, dgst, oci.Body{Size: -1})
+	}
+	if err != nil {
+		m.failures.remember(name, dgst.String(), err)
+		return oci.Descriptor{}, fmt.Errorf("stat blob %s: %w", dgst, err)
+	}
+	return desc, nil
+}

@@ -1,0 +1,224 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// follower reads a blob while its fill brings it in. It implements oci.Blob,
+// for one goroutine; only quit may be called from another.
+type follower struct {
+	f      *fill
+	unhook func() bool // lets go of the request's context
+	file   *os.File    // its own descriptor of the ingest
+	once   sync.Once
+
+	// Guarded by f.mu.
+	off  int64
+	gone bool  // the request is over
+	grow int64 // bytes fetched for this follower's last demand
+
+	// After the fill spilled the follower goes on by itself, from upstream.
+	tail   *passage
+	onward opener
+}
+
+// follow opens a follower of an opened fill that the caller has joined. A done
+// ctx ends its waiting.
+func (f *fill) follow(ctx context.Context) (*follower, error) {
+	file, err := f.ingest.Open()
+	if err != nil {
+		return nil, fmt.Errorf("open ingest of %s: %w", f.dgst, err)
+	}
+	fw := &follower{f: f, file: file, onward: f.m.opener(ctx, f.name, f.dgst)}
+	fw.unhook = context.AfterFunc(ctx, func() {
+		f.mu.Lock()
+		fw.gone = true
+		f.changed.Broadcast()
+		f.mu.Unlock()
+	})
+	return fw, nil
+}
+
+// Descriptor is complete: a fill is opened once its size is known.
+func (fw *follower) Descriptor() oci.Descriptor {
+	return oci.Descriptor{Digest: fw.f.dgst, Size: fw.f.size}
+}
+
+// Seek moves to any offset, whether its bytes have arrived or not.
+func (fw *follower) Seek(offset int64, whence int) (int64, error) {
+	fw.f.mu.Lock()
+	defer fw.f.mu.Unlock()
+	pos, err := seek(fw.off, fw.f.size, offset, whence)
+	if err != nil {
+		return 0, err
+	}
+	if pos != fw.off && fw.tail != nil {
+		_ = fw.tail.Close()
+		fw.tail = nil
+	}
+	fw.off = pos
+	return pos, nil
+}
+
+// Read waits until the byte it stands at has arrived.
+func (fw *follower) Read(p []byte) (int, error) {
+	ready, err := fw.await()
+	if err != nil {
+		return 0, err
+	}
+	if ready == 0 {
+		return fw.readTail(p)
+	}
+	n, err := fw.file.ReadAt(p[:min(int64(len(p)), ready)], fw.off)
+	fw.advance(int64(n))
+	if errors.Is(err, io.EOF) && n > 0 {
+		err = nil
+	}
+	return n, err
+}
+
+// SendTo copies n bytes to w as they arrive, from the file by sendfile where
+// the system can. It fails like Read when they never will.
+func (fw *follower) SendTo(w io.Writer, n int64) (int64, error) {
+	var sent int64
+	for sent < n {
+		ready, err := fw.await()
+		if err != nil {
+			return sent, err
+		}
+		if ready == 0 {
+			k, err := io.CopyN(w, readerFunc(fw.readTail), n-sent)
+			return sent + k, err
+		}
+		if _, err := fw.file.Seek(fw.off, io.SeekStart); err != nil {
+			return sent, fmt.Errorf("seek in ingest: %w", err)
+		}
+		k, err := io.CopyN(w, fw.file, min(ready, n-sent))
+		fw.advance(k)
+		sent += k
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// Close ends the follower's part in the fill.
+func (fw *follower) Close() error {
+	var err error
+	fw.once.Do(func() {
+		fw.unhook()
+		if fw.tail != nil {
+			err = fw.tail.Close()
+		}
+		err = errors.Join(err, fw.file.Close())
+		fw.f.leave()
+	})
+	return err
+}
+
+// await returns how many bytes can be read where the follower stands, waiting
+// until it is at least one; 0 when the rest has to come by readTail. The last
+// byte of the blob is there only once the digest was found right.
+func (fw *follower) await() (int64, error) {
+	f := fw.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer fw.undemand()
+	for {
+		if fw.off >= f.size {
+			return 0, io.EOF
+		}
+		if fw.tail != nil {
+			return 0, nil
+		}
+		end := f.held.run(fw.off)
+		if !f.verified && end == f.size {
+			end--
+		}
+		switch {
+		case end > fw.off:
+			return end - fw.off, nil
+		case fw.gone:
+			return 0, context.Canceled
+		case f.ended && f.spill != nil:
+			return 0, nil
+		case f.ended || (f.err != nil && f.spill == nil):
+			return 0, fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, f.err)
+		}
+		fw.demand()
+		f.changed.Wait()
+	}
+}
+
+// demand asks the fill for the byte the follower stands at. Waiting for the
+// last byte means waiting for all of them. The caller holds f.mu.
+func (fw *follower) demand() {
+	f := fw.f
+	if fw.off == f.size-1 {
+		f.whole = true
+	}
+	if !slices.Contains(f.demands, fw) {
+		f.demands = append(f.demands, fw)
+	}
+	f.plan()
+}
+
+// undemand withdraws what demand asked. The caller holds f.mu.
+func (fw *follower) undemand() {
+	f := fw.f
+	if i := slices.Index(f.demands, fw); i >= 0 {
+		f.demands = slices.Delete(f.demands, i, i+1)
+	}
+}
+
+// nextSegment returns how many bytes to fetch for a demand: more each time.
+func (fw *follower) nextSegment() int64 {
+	fw.grow = min(max(segment, 2*fw.grow), maxSegment)
+	return fw.grow
+}
+
+// advance moves the follower on.
+func (fw *follower) advance(n int64) {
+	fw.f.mu.Lock()
+	fw.off += n
+	fw.f.mu.Unlock()
+}
+
+// readTail reads from upstream what the fill could not keep.
+func (fw *follower) readTail(p []byte) (int, error) {
+	if fw.tail == nil {
+		fw.tail = fw.f.passage(fw.off, fw.onward)
+	}
+	n, err := fw.tail.Read(p)
+	fw.advance(int64(n))
+	return n, err
+}
+
+// readerFunc is a Read without the other methods, so that io.Copy does not
+// find a way around it.
+type readerFunc func([]byte) (int, error)
+
+func (r readerFunc) Read(p []byte) (int, error) { return r(p) }
+
+// seek computes what io.Seeker's Seek returns.
+func seek(now, size, offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += now
+	case io.SeekEnd:
+		offset += size
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the start of the blob")
+	}
+	return offset, nil
+}

@@ -1,0 +1,255 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/store"
+)
+
+// What a tag is answered with (design: "Freshness"):
+//
+//	confirmed within revalidate_after   what is held
+//	upstream says the same digest       what is held
+//	upstream says another digest        the new image manifest, fetched and kept
+//	upstream says 404                   404, and the tag is forgotten
+//	upstream says 401 or 403            that
+//	upstream says 429, 5xx or nothing   what is held if it was confirmed within
+//	                                    stale_if_error, else 503
+//
+// Requests for the same tag share one check. A request for a tag that is held
+// waits for it no longer than the revalidate timeout, and not at all while its
+// registry is known to be silent: the check goes on without it.
+
+// check is one asking of an upstream about one reference, shared by all who
+// want to know. manifest and err are set when done is closed.
+type check struct {
+	done     chan struct{}
+	manifest oci.Manifest
+	err      error
+}
+
+// checks are the checks under way, and the registries that kept one waiting.
+type checks struct {
+	mu     sync.Mutex
+	of     map[string]*check
+	silent map[string]int // registry → checks that outlasted the revalidate timeout
+}
+
+// join returns the check of ref under way, or the one that start makes.
+func (cs *checks) join(ref oci.Reference, start func(*check) bool) (c *check, started bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	key := ref.String()
+	if c := cs.of[key]; c != nil {
+		return c, false
+	}
+	c = &check{done: make(chan struct{})}
+	if !start(c) {
+		c.err = errClosing
+		close(c.done)
+		return c, true
+	}
+	if cs.of == nil {
+		cs.of, cs.silent = make(map[string]*check), make(map[string]int)
+	}
+	cs.of[key] = c
+	return c, true
+}
+
+// finish publishes a check's word.
+func (cs *checks) finish(ref oci.Reference, c *check) {
+	cs.mu.Lock()
+	delete(cs.of, ref.String())
+	cs.mu.Unlock()
+	close(c.done)
+}
+
+// isSilent reports whether the registry has kept a check waiting for longer
+// than the revalidate timeout and has not answered any since.
+func (cs *checks) isSilent(registry string) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.silent[registry] > 0
+}
+
+// noteSilent marks the registry silent until c is done.
+func (m *Mirror) noteSilent(registry string, c *check) {
+	m.checks.mu.Lock()
+	m.checks.silent[registry]++
+	m.checks.mu.Unlock()
+	// Ends with the check, which is bounded by the upstream client's timeouts.
+	m.tasks.run(func(context.Context) {
+		<-c.done
+		m.checks.mu.Lock()
+		defer m.checks.mu.Unlock()
+		if m.checks.silent[registry]--; m.checks.silent[registry] == 0 {
+			delete(m.checks.silent, registry)
+		}
+	})
+}
+
+// byTag answers for a tag according to the table above.
+func (m *Mirror) byTag(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
+	tag, manifest, err := m.heldTag(ref)
+	if err != nil {
+		return m.newTag(ctx, ref, access)
+	}
+	age := m.now().Sub(tag.Confirmed)
+	switch {
+	case m.offline:
+		return m.stale(ref, manifest, age, "offline", access), nil
+	case age < m.revalidateAfter:
+		access.Outcome = oci.OutcomeHit
+		return manifest, nil
+	}
+	c, _ := m.checks.join(ref, m.startCheck(ref, &manifest))
+	servable := age < m.staleIfError
+	if servable && m.checks.isSilent(ref.Registry) {
+		return m.stale(ref, manifest, age, "timeout", access), nil
+	}
+	patience := time.NewTimer(m.revalidateTimeout)
+	defer patience.Stop()
+	timeout := patience.C
+	if !servable {
+		timeout = nil
+	}
+	asked := m.now()
+	select {
+	case <-c.done:
+		access.Upstream = m.now().Sub(asked)
+	case <-timeout:
+		m.noteSilent(ref.Registry, c)
+		return m.stale(ref, manifest, age, "timeout", access), nil
+	case <-ctx.Done():
+		return oci.Manifest{}, ctx.Err()
+	}
+	switch {
+	case c.err == nil && c.manifest.Digest == manifest.Digest:
+		access.Outcome = oci.OutcomeHit
+		return c.manifest, nil
+	case c.err == nil:
+		access.Outcome = oci.OutcomeFill
+		return c.manifest, nil
+	case servable && excusesStale(c.err):
+		return m.stale(ref, manifest, age, oci.Reason(c.err), access), nil
+	default:
+		return oci.Manifest{}, c.err
+	}
+}
+
+// heldTag returns what the mirror holds under a tag, all of it or an error.
+func (m *Mirror) heldTag(ref oci.Reference) (store.Tag, oci.Manifest, error) {
+	tag, err := m.store.Tag(ref)
+	if err != nil {
+		return store.Tag{}, oci.Manifest{}, err
+	}
+	manifest, err := m.held(ref.Name, tag.Digest)
+	return tag, manifest, err
+}
+
+// newTag answers for a tag of which nothing is held.
+func (m *Mirror) newTag(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
+	if m.offline {
+		return oci.Manifest{}, errOffline
+	}
+	c, started := m.checks.join(ref, m.startCheck(ref, nil))
+	access.Outcome = oci.OutcomeJoin
+	if started {
+		access.Outcome = oci.OutcomeFill
+	}
+	return m.await(ctx, c, access)
+}
+
+// stale serves what is held although its upstream did not confirm it.
+func (m *Mirror) stale(ref oci.Reference, manifest oci.Manifest, age time.Duration, reason string, access *oci.Access) oci.Manifest {
+	access.Outcome, access.Reason, access.Age = oci.OutcomeStale, reason, age
+	m.metrics.stale(ref.Registry, reason)
+	return manifest
+}
+
+// excusesStale reports whether err is the upstream's trouble rather than its
+// answer.
+func excusesStale(err error) bool {
+	return !isRefusal(err) && !errors.Is(err, oci.ErrManifestUnknown)
+}
+
+// startCheck returns what starts a check of ref as a task of the mirror's; held
+// is what the mirror has under a tag, if anything.
+func (m *Mirror) startCheck(ref oci.Reference, held *oci.Manifest) func(*check) bool {
+	return func(c *check) bool {
+		return m.tasks.run(func(ctx context.Context) {
+			defer m.checks.finish(ref, c)
+			if c.err = m.failures.recall(ref.Name, ref.Target()); c.err != nil {
+				return
+			}
+			c.manifest, c.err = m.ask(ctx, ref, held)
+			if c.err != nil {
+				m.failures.remember(ref.Name, ref.Target(), c.err)
+			}
+		})
+	}
+}
+
+// ask asks the upstream about ref, fetches what is new and brings the store up
+// to date. Content goes first, the tag last: a crash between the two leaves
+// content nobody refers to, never a tag without content.
+func (m *Mirror) ask(ctx context.Context, ref oci.Reference, held *oci.Manifest) (oci.Manifest, error) {
+	fetch := ref
+	if held != nil {
+		desc, err := m.upstream.Resolve(ctx, ref)
+		if err != nil {
+			return oci.Manifest{}, m.forgetIfGone(ref, err)
+		}
+		if desc.Digest == held.Digest {
+			m.store.ConfirmTag(ref, m.now())
+			return *held, nil
+		}
+		fetch.Tag, fetch.Digest = "", desc.Digest
+	}
+	manifest, err := m.vouched(ctx, fetch)
+	if err != nil {
+		return oci.Manifest{}, m.forgetIfGone(ref, err)
+	}
+	if m.keep(ctx, ref.Name, manifest) && ref.Tag != "" {
+		if err := m.store.SetTag(ref, store.Tag{Descriptor: manifest.Descriptor, Confirmed: m.now()}); err != nil {
+			m.log.WithError(err).WithFields(fields(ref.Name, manifest.Digest)).Warn("tag could not be kept")
+		}
+	}
+	return manifest, nil
+}
+
+// vouched returns ref's image manifest with the upstream's word that the
+// repository holds it. Bytes that are on disk for another repository's sake are
+// not fetched again.
+func (m *Mirror) vouched(ctx context.Context, ref oci.Reference) (oci.Manifest, error) {
+	if ref.Digest == "" {
+		return m.upstream.Manifest(ctx, ref)
+	}
+	if _, err := m.store.Stat(ref.Digest); err == nil {
+		desc, err := m.upstream.Resolve(ctx, ref)
+		if err != nil {
+			return oci.Manifest{}, err
+		}
+		if desc.Digest == ref.Digest && m.store.Link(ref.Name, desc) == nil {
+			if manifest, err := m.held(ref.Name, ref.Digest); err == nil {
+				return manifest, nil
+			}
+		}
+	}
+	return m.upstream.Manifest(ctx, ref)
+}
+
+// forgetIfGone drops a tag whose upstream says that it is gone.
+func (m *Mirror) forgetIfGone(ref oci.Reference, err error) error {
+	if ref.Tag == "" || !errors.Is(err, oci.ErrManifestUnknown) && !errors.Is(err, oci.ErrNameUnknown) {
+		return err
+	}
+	if e := m.store.DeleteTag(ref); e != nil {
+		m.log.WithError(e).WithField("reference", ref.String()).Warn("forget tag")
+	}
+	return err
+}

@@ -1,0 +1,124 @@
+package mirror
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/store"
+)
+
+// errOffline answers what is not held when no upstream may be asked: with 404
+// the client goes elsewhere.
+var errOffline = &oci.Error{Code: oci.CodeManifestUnknown, Message: "not held, and the mirror is set to be offline", Reason: "offline"}
+
+// Manifest returns an image manifest or index. By digest it is immutable and
+// comes from disk if it is there; by tag see freshness.go. See oci.Reader for
+// the errors.
+func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest, error) {
+	access := oci.AccessOf(ctx)
+	get := m.byTag
+	if ref.Digest != "" {
+		get = m.byDigest
+	}
+	manifest, err := get(ctx, ref, access)
+	if err != nil {
+		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
+		return oci.Manifest{}, err
+	}
+	return manifest, nil
+}
+
+// byDigest serves from disk what the repository is known to hold, and has the
+// upstream vouch for the rest.
+func (m *Mirror) byDigest(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
+	if manifest, err := m.held(ref.Name, ref.Digest); err == nil {
+		access.Outcome = oci.OutcomeHit
+		return manifest, nil
+	}
+	if m.offline {
+		return oci.Manifest{}, errOffline
+	}
+	c, started := m.checks.join(ref, m.startCheck(ref, nil))
+	access.Outcome = oci.OutcomeJoin
+	if started {
+		access.Outcome = oci.OutcomeFill
+	}
+	return m.await(ctx, c, access)
+}
+
+// await waits for a check's word.
+func (m *Mirror) await(ctx context.Context, c *check, access *oci.Access) (oci.Manifest, error) {
+	asked := m.now()
+	select {
+	case <-c.done:
+		access.Upstream = m.now().Sub(asked)
+		return c.manifest, c.err
+	case <-ctx.Done():
+		return oci.Manifest{}, ctx.Err()
+	}
+}
+
+// held reads an image manifest from disk, if the repository is known to hold
+// it.
+func (m *Mirror) held(name oci.Name, dgst digest.Digest) (oci.Manifest, error) {
+	desc, err := m.store.Linked(name, dgst)
+	if err != nil {
+		return oci.Manifest{}, err
+	}
+	blob, err := m.store.Blob(dgst)
+	if err != nil {
+		return oci.Manifest{}, err
+	}
+	defer blob.Close()
+	desc.Size = blob.Descriptor().Size
+	if desc.Size > oci.MaxManifestSize || !oci.IsManifestType(desc.MediaType) {
+		return oci.Manifest{}, oci.ErrManifestUnknown
+	}
+	content := make([]byte, desc.Size)
+	if _, err := io.ReadFull(blob, content); err != nil {
+		return oci.Manifest{}, fmt.Errorf("read image manifest %s: %w", dgst, err)
+	}
+	m.noteSizes(name, content)
+	return oci.Manifest{Descriptor: desc, Bytes: content}, nil
+}
+
+// keep puts an image manifest on disk and notes that its repository holds it.
+// That it cannot be kept is no reason not to serve it.
+func (m *Mirror) keep(ctx context.Context, name oci.Name, manifest oci.Manifest) bool {
+	m.noteSizes(name, manifest.Bytes)
+	err := m.store.Put(ctx, manifest.Descriptor, manifest.Bytes)
+	if err == nil {
+		err = m.store.Link(name, manifest.Descriptor)
+	}
+	if err != nil && !errors.Is(err, store.ErrNoSpace) {
+		m.log.WithError(err).WithFields(fields(name, manifest.Digest)).Warn("image manifest was served but could not be kept")
+	}
+	return err == nil
+}
+
+// noteSizes remembers the sizes an image manifest states for its blobs. What
+// does not parse states none.
+func (m *Mirror) noteSizes(name oci.Name, content []byte) {
+	type descriptor struct {
+		Digest digest.Digest `json:"digest"`
+		Size   int64         `json:"size"`
+	}
+	var image struct {
+		Config descriptor   `json:"config"`
+		Layers []descriptor `json:"layers"`
+	}
+	if json.Unmarshal(content, &image) != nil {
+		return
+	}
+	for _, d := range append(image.Layers, image.Config) {
+		if d.Size > 0 && d.Digest.Validate() == nil {
+			m.sizes.note(name, d.Digest, d.Size)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package mirror
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/larder-registry/larder/store"
+)
+
+// metrics counts what only the mirror knows. What requests came to is counted
+// at the HTTP edge, what upstreams said in mirror/upstream.
+type metrics struct {
+	label       func(string) string
+	fills       prometheus.Gauge
+	followers   prometheus.Gauge
+	mismatches  prometheus.Counter
+	staleServed *prometheus.CounterVec
+}
+
+// newMetrics registers the mirror's metrics and those of the store behind it;
+// with a nil registerer they are counted for nobody.
+func newMetrics(reg prometheus.Registerer, label func(string) string, s *store.Store) *metrics {
+	if label == nil {
+		label = func(registry string) string { return registry }
+	}
+	if reg == nil {
+		reg = prometheus.NewRegistry()
+	}
+	m := &metrics{
+		label: label,
+		fills: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "larder_fills_in_flight", Help: "Blobs being brought in.",
+		}),
+		followers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "larder_followers", Help: "Requests reading blobs that are being brought in.",
+		}),
+		mismatches: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "larder_digest_mismatch_total", Help: "Blobs from upstream or from disk that did not match their digest.",
+		}),
+		staleServed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_stale_served_total", Help: "Answers from disk that the upstream could not confirm.",
+		}, []string{"registry", "reason"}),
+	}
+	reg.MustRegister(m.fills, m.followers, m.mismatches, m.staleServed, storeMetrics{s})
+	return m
+}
+
+func (m *metrics) stale(registry, reason string) {
+	m.staleServed.WithLabelValues(m.label(registry), reason).Inc()
+}
+
+// storeMetrics reads the store's figures when somebody asks for them.
+type storeMetrics struct{ s *store.Store }
+
+// Describe sends nothing: the collector is unchecked, as the reasons for
+// evictions are the store's to name.
+func (storeMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c storeMetrics) Collect(out chan<- prometheus.Metric) {
+	stats := c.s.Stats()
+	gauge := func(name, help string, v float64) {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, nil, nil), prometheus.GaugeValue, v)
+	}
+	gauge("larder_cache_bytes", "Bytes of content on disk, arriving content included.", float64(stats.CacheBytes))
+	gauge("larder_cache_limit_bytes", "Most bytes of content the limits allow now.", float64(stats.LimitBytes))
+	gauge("larder_cache_blobs", "Blobs on disk.", float64(stats.Blobs))
+	gauge("larder_fs_free_ratio", "Free share of the data directory's file system, 0 to 1.", stats.FreeRatio)
+	evictions := prometheus.NewDesc("larder_evictions_total", "Blobs evicted, by reason.", []string{"reason"}, nil)
+	for reason, n := range stats.Evictions {
+		out <- prometheus.MustNewConstMetric(evictions, prometheus.CounterValue, float64(n), reason)
+	}
+}

@@ -1,0 +1,212 @@
+// Package mirror answers pulls of any registry from the node's own disk, and
+// fills that disk from the upstream registries as it goes.
+//
+// A blob or image manifest by digest is immutable: when the store has it, it is
+// served without asking anybody. A blob the store lacks is brought in by one
+// fill (fill.go), whatever number of requests wait for it; each request follows
+// the fill (follower.go) and reads what has arrived. A tag is confirmed with its
+// upstream first, and served stale when the upstream cannot be asked
+// (freshness.go).
+//
+// The mirror refuses to wait: what it cannot answer it says at once, because
+// the client then goes to the upstream by itself. It never serves bytes it knows
+// to be wrong and never ends a blob short as if it were complete.
+//
+// Package store keeps the content, mirror/upstream speaks to the upstreams, and
+// internal/ociserver puts HTTP in front.
+package mirror
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+
+	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/store"
+)
+
+// Upstream is what the mirror needs of the registries behind it. Errors are of
+// the kinds in package oci: Err…Unknown when the upstream says there is no such
+// thing, ErrUnauthorized and ErrDenied when it refuses, ErrTooManyRequests and
+// ErrUnavailable when it cannot be asked. ctx bounds the call, and the body that
+// comes of it.
+type Upstream interface {
+	// Resolve asks what ref is now (HEAD).
+	Resolve(ctx context.Context, ref oci.Reference) (oci.Descriptor, error)
+	// Manifest fetches the image manifest or index, bounded and verified.
+	Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest, error)
+	// StatBlob asks for a blob's size, -1 if the upstream does not say.
+	StatBlob(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Descriptor, error)
+	// Blob asks for the bytes of want; an End of -1 is the blob's end. The
+	// answer may start elsewhere: see oci.Body. The caller closes the body.
+	Blob(ctx context.Context, name oci.Name, dgst digest.Digest, want oci.Span) (oci.Body, error)
+	// Referrers lists what refers to dgst.
+	Referrers(ctx context.Context, name oci.Name, dgst digest.Digest, artifactType string) (oci.Manifest, error)
+}
+
+// Config is what a Mirror is made of. Store and Upstream are required; the zero
+// value of the rest works.
+type Config struct {
+	Store    *store.Store
+	Upstream Upstream
+	// Offline: never contact an upstream.
+	Offline bool
+	// RevalidateAfter is how long a tag is served without asking the upstream
+	// again; zero asks each time.
+	RevalidateAfter time.Duration
+	// RevalidateTimeout is how long the request for a tag that is held waits
+	// for the upstream's word before the tag is served stale; the asking goes
+	// on meanwhile. 800 ms if zero.
+	RevalidateTimeout time.Duration
+	// StaleIfError is how long after it was last confirmed a tag is served
+	// while the upstream cannot be asked. Seven days if zero; negative for never.
+	StaleIfError time.Duration
+	// FinishTimeout is how long a fill goes on after its last follower left.
+	// Ten minutes if zero.
+	FinishTimeout time.Duration
+	Log           *logrus.Entry
+	// Registerer takes the metrics; nil for none.
+	Registerer prometheus.Registerer
+	// Label bounds the values of the registry label; nil passes all.
+	Label func(registry string) string
+	// Now is the clock that ages are taken from; time.Now if nil.
+	Now func() time.Time
+}
+
+// Mirror is a pull-through caching registry. It implements oci.Reader and
+// oci.Lister, for any number of goroutines.
+type Mirror struct {
+	store    *store.Store
+	upstream Upstream
+	log      *logrus.Entry
+	now      func() time.Time
+
+	offline           bool
+	revalidateAfter   time.Duration
+	revalidateTimeout time.Duration
+	staleIfError      time.Duration
+	finishTimeout     time.Duration
+
+	fills     fills
+	checks    checks
+	referrers referrers
+	failures  *failures
+	sizes     *sizes
+	buffers   buffers
+	metrics   *metrics
+
+	tasks tasks
+}
+
+// New returns a mirror that the caller closes.
+func New(cfg Config) (*Mirror, error) {
+	if cfg.Store == nil || cfg.Upstream == nil {
+		return nil, errors.New("new mirror: a store and an upstream are required")
+	}
+	m := &Mirror{
+		store:             cfg.Store,
+		upstream:          cfg.Upstream,
+		log:               cfg.Log,
+		now:               cfg.Now,
+		offline:           cfg.Offline,
+		revalidateAfter:   cfg.RevalidateAfter,
+		revalidateTimeout: orElse(cfg.RevalidateTimeout, 800*time.Millisecond),
+		staleIfError:      orElse(cfg.StaleIfError, 7*24*time.Hour),
+		finishTimeout:     orElse(cfg.FinishTimeout, 10*time.Minute),
+		sizes:             newSizes(),
+	}
+	if m.log == nil {
+		m.log = logrus.NewEntry(logrus.StandardLogger())
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	m.failures = newFailures(m.now)
+	m.metrics = newMetrics(cfg.Registerer, cfg.Label, cfg.Store)
+	m.tasks.start()
+	return m, nil
+}
+
+// Close stops the fills, whose partial files stay resumable, and waits for them
+// until ctx is done. Requests still being answered are cut.
+func (m *Mirror) Close(ctx context.Context) error {
+	return m.tasks.stop(ctx)
+}
+
+func orElse(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// fields are what every log line about a piece of content carries.
+func fields(name oci.Name, dgst digest.Digest) logrus.Fields {
+	return logrus.Fields{"registry": name.Registry, "repository": name.Repository, "digest": dgst.String()}
+}
+
+// tasks are the goroutines that outlive the request that needed them.
+type tasks struct {
+	spawn  func(func(context.Context))
+	cancel context.CancelFunc
+	mu     sync.Mutex // so that nothing is spawned while stop waits
+	closed bool
+	group  sync.WaitGroup
+}
+
+// start makes spawn usable. Every task ends when it is done, or soon after its
+// ctx is, which stop brings about.
+func (t *tasks) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.cancel = cancel
+	t.spawn = func(task func(context.Context)) { t.group.Go(func() { task(ctx) }) }
+}
+
+// run starts task, which must return soon after its ctx is done. It reports
+// false when the mirror is closing.
+func (t *tasks) run(task func(context.Context)) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.spawn(task)
+	}
+	return !t.closed
+}
+
+// stop ends every task and waits for them until ctx is done.
+func (t *tasks) stop(ctx context.Context) error {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.cancel()
+	done := make(chan struct{})
+	// Ends with the last task.
+	go func() {
+		t.group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// buffers are what fetchers read into: 128 KiB each, reused.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) get() *[]byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return buf
+	}
+	buf := make([]byte, 128<<10)
+	return &buf
+}
+
+func (b *buffers) put(buf *[]byte) { b.pool.Put(buf) }
