@@ -1,0 +1,75 @@
+package ociserver
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// sender is a blob that knows a better way to send itself than Read: parts that
+// lie in a file go out by sendfile while the rest is still arriving. SendTo
+// writes n bytes from where the blob stands, to w.Write and w.ReadFrom, and
+// returns how many it wrote; fewer than n only with an error.
+type sender interface {
+	SendTo(w io.Writer, n int64) (int64, error)
+}
+
+// blob answers GET and HEAD for a blob.
+func (h *handler) blob(x *exchange) error {
+	ctx, name, dgst := x.r.Context(), x.req.Name, x.req.Digest
+	if x.r.Method == http.MethodHead || notModified(x.r, dgst) {
+		desc, err := h.reader.StatBlob(ctx, name, dgst)
+		if err != nil {
+			return err
+		}
+		desc.MediaType = oci.MediaTypeOctetStream
+		x.describe(desc)
+		if notModified(x.r, dgst) {
+			x.sendNotModified()
+		}
+		return nil
+	}
+	asked := askedRange(x.r, dgst)
+	x.access.Range = oci.AskedRange(asked)
+	blob, err := h.reader.Blob(ctx, name, dgst)
+	if err != nil {
+		return err
+	}
+	defer blob.Close() //nolint:errcheck // nothing was written through it
+	desc := blob.Descriptor()
+	desc.MediaType = oci.MediaTypeOctetStream
+	span, err := x.announce(desc, asked)
+	if err != nil {
+		return err
+	}
+	if span.Start > 0 {
+		if _, err := blob.Seek(span.Start, io.SeekStart); err != nil {
+			return fmt.Errorf("seek to %d: %w", span.Start, err)
+		}
+	}
+	return x.send(blob, span.Len())
+}
+
+// send sends exactly n bytes of content, or fails. The status goes out with the
+// first byte and not before, so that content which fails until then still gets
+// an honest one.
+func (x *exchange) send(content io.Reader, n int64) error {
+	var sent int64
+	var err error
+	if s, ok := content.(sender); ok {
+		sent, err = s.SendTo(x.w, n)
+	} else {
+		// io.CopyN hands the content itself to response.ReadFrom, which sends
+		// a file by sendfile. Any wrapper around it here would end that.
+		sent, err = io.CopyN(x.w, content, n)
+	}
+	if err == io.EOF || err == nil && sent < n { //nolint:errorlint // io.CopyN's own EOF is never wrapped
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("send content: %d of %d bytes: %w", sent, n, err)
+	}
+	return nil
+}

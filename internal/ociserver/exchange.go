@@ -1,0 +1,140 @@
+package ociserver
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// exchange is one request and its answer. It lives as long as the request and
+// is used by its goroutine alone.
+type exchange struct {
+	w       *response
+	r       *http.Request
+	req     oci.Request
+	access  oci.Access
+	started time.Time
+	// err is why the request was not answered in full, for the log.
+	err error
+	// left: the client went away, or took no bytes, before the end.
+	left bool
+}
+
+// serve answers one request of the distribution API.
+func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
+	x := &exchange{w: newResponse(inner, h.stallTimeout), started: time.Now()}
+	x.r = r.WithContext(oci.WithAccess(r.Context(), &x.access))
+	defer h.account(x) // also when the connection is broken by a panic
+
+	header := x.w.Header()
+	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if r.ContentLength != 0 {
+		// No request served here has a body. It is not read, so that nothing
+		// can be made to wait for it.
+		header.Set("Connection", "close")
+		_ = x.w.control.SetReadDeadline(x.started.Add(readHeaderTimeout))
+	}
+	if err := h.parse(x); err != nil {
+		h.refuse(x, err)
+		return
+	}
+	if err := h.answer(x); err != nil {
+		h.fail(x, err)
+		return
+	}
+	x.w.finish()
+}
+
+// parse takes the request apart, or says why it is refused.
+func (h *handler) parse(x *exchange) error {
+	if !h.peers.allowed(x.r.RemoteAddr) {
+		return oci.Errorf(oci.ErrDenied, "this registry does not serve your address")
+	}
+	if len(x.r.URL.RawQuery) > maxQuery {
+		return oci.Errorf(oci.ErrNameInvalid, "the query is longer than %d bytes", maxQuery)
+	}
+	// A parameter that cannot be decoded is refused, not dropped: without its
+	// ns the request would mean another registry's content.
+	query, err := url.ParseQuery(x.r.URL.RawQuery)
+	if err != nil {
+		return oci.Errorf(oci.ErrNameInvalid, "the query is badly encoded")
+	}
+	x.req, err = oci.ParseRequest(x.r.Method, x.r.URL.EscapedPath(), query, h.defaultRegistry)
+	if err == nil && x.req.Namespaced {
+		// The namespace as the client spelled it, which is what it compares.
+		x.w.Header().Set("OCI-Namespace", query.Get("ns"))
+	}
+	return err
+}
+
+// answer sends what was asked for. It fails with nothing sent, or with the
+// body begun; see fail.
+func (h *handler) answer(x *exchange) error {
+	switch x.req.Kind {
+	case oci.KindPing:
+		return x.sendJSON(struct{}{})
+	case oci.KindManifest:
+		return h.manifest(x)
+	case oci.KindBlob:
+		return h.blob(x)
+	case oci.KindReferrers:
+		return h.referrers(x)
+	case oci.KindTags:
+		return h.tags(x)
+	case oci.KindCatalog:
+		return h.catalog(x)
+	}
+	return fmt.Errorf("answer request: kind %q is not known", x.req.Kind)
+}
+
+// announce sets the headers for content and works out which part of it the
+// Range header asks for.
+func (x *exchange) announce(desc oci.Descriptor, rangeHeader string) (oci.Span, error) {
+	spans, partial, err := oci.ParseRange(rangeHeader, desc.Size)
+	if err != nil {
+		x.w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(desc.Size, 10))
+		return oci.Span{}, err
+	}
+	x.describe(desc)
+	if !partial {
+		return oci.Span{Start: 0, End: desc.Size}, nil
+	}
+	span := spans[0]
+	x.w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", span.Start, span.End-1, desc.Size))
+	x.w.Header().Set("Content-Length", strconv.FormatInt(span.Len(), 10))
+	x.w.status = http.StatusPartialContent
+	return span, nil
+}
+
+// describe sets the headers that say what content is.
+func (x *exchange) describe(desc oci.Descriptor) {
+	header := x.w.Header()
+	header.Set("Content-Type", desc.MediaType)
+	header.Set("Accept-Ranges", "bytes")
+	if desc.Digest != "" {
+		header.Set("Docker-Content-Digest", desc.Digest.String())
+		header.Set("ETag", etag(desc.Digest))
+	}
+	if desc.Size >= 0 {
+		header.Set("Content-Length", strconv.FormatInt(desc.Size, 10))
+	}
+	if x.access.Outcome == oci.OutcomeStale {
+		header.Set("Age", strconv.FormatInt(int64(x.access.Age/time.Second), 10))
+		header.Set("Warning", `110 larder "response is stale"`) // RFC 7234 section 5.5.1
+	}
+}
+
+// write sends a body that is in memory.
+func (x *exchange) write(body []byte) error {
+	if x.r.Method == http.MethodHead {
+		return nil
+	}
+	if _, err := x.w.Write(body); err != nil {
+		return fmt.Errorf("send answer: %w", err)
+	}
+	return nil
+}

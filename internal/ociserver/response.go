@@ -1,0 +1,119 @@
+package ociserver
+
+import (
+	"io"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// section is how much of a file goes out under one deadline. A client has to
+// take this much in one stall timeout: 17 KiB/s with the default of a minute.
+const section = 1 << 20
+
+// response is the http.ResponseWriter answers are written to. It
+//
+//   - sends the status with the first byte of the body and not before,
+//   - pushes the connection's write deadline ahead of every write, so that a
+//     long answer may take hours and a client that takes nothing may not,
+//   - keeps count for the access log, and
+//   - hands files on to the inner writer's ReadFrom, where net/http uses
+//     sendfile. A wrapper without ReadFrom copies through memory instead.
+//
+// It is used by one goroutine.
+type response struct {
+	inner        http.ResponseWriter
+	control      *http.ResponseController
+	stallTimeout time.Duration
+
+	// status is what the first write sends, or was sent once committed.
+	status    int
+	committed bool
+	// first is when the header went out.
+	first time.Time
+	// bytes is the number of body bytes written.
+	bytes int64
+	// failed: a write failed, so the client is gone or stuck.
+	failed bool
+}
+
+func newResponse(inner http.ResponseWriter, stallTimeout time.Duration) *response {
+	return &response{
+		inner:        inner,
+		control:      http.NewResponseController(inner),
+		stallTimeout: stallTimeout,
+		status:       http.StatusOK,
+	}
+}
+
+// Header is the header that goes out with the first byte.
+func (w *response) Header() http.Header { return w.inner.Header() }
+
+// WriteHeader sends the header at once. A second call does nothing.
+func (w *response) WriteHeader(status int) {
+	if w.committed {
+		return
+	}
+	w.status, w.committed, w.first = status, true, time.Now()
+	w.push()
+	w.inner.WriteHeader(status)
+}
+
+// Write sends p, after the header if that is still to be sent.
+func (w *response) Write(p []byte) (int, error) {
+	w.WriteHeader(w.status)
+	w.push()
+	n, err := w.inner.Write(p)
+	w.bytes += int64(n)
+	w.failed = w.failed || err != nil
+	return n, err
+}
+
+// ReadFrom sends what src holds. If src is a file, or a limited part of one as
+// io.CopyN makes it, the kernel does the copying.
+func (w *response) ReadFrom(src io.Reader) (int64, error) {
+	rest, ok := src.(*io.LimitedReader)
+	if !ok {
+		return io.Copy(writeOnly{w}, src)
+	}
+	inner, ok := w.inner.(io.ReaderFrom)
+	if _, file := rest.R.(syscall.Conn); !ok || !file {
+		return io.Copy(writeOnly{w}, src)
+	}
+	var total int64
+	part := &io.LimitedReader{R: rest.R}
+	for rest.N > 0 {
+		w.WriteHeader(w.status)
+		w.push()
+		want := min(rest.N, section)
+		part.N = want
+		n, err := inner.ReadFrom(part)
+		rest.N -= n
+		total += n
+		w.bytes += n
+		if err != nil {
+			w.failed = w.failed || isWriteError(err)
+			return total, err
+		}
+		if n < want {
+			break // the file ends here
+		}
+	}
+	return total, nil
+}
+
+// finish sends the header of an answer without a body, and leaves a deadline
+// for what net/http still has buffered.
+func (w *response) finish() {
+	w.WriteHeader(w.status)
+	w.push()
+}
+
+// push moves the write deadline ahead. Writers that know no deadlines (a test's
+// recorder) do without.
+func (w *response) push() {
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.stallTimeout))
+}
+
+// writeOnly hides ReadFrom from io.Copy.
+type writeOnly struct{ io.Writer }
