@@ -1,0 +1,67 @@
+package upstream
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts what goes over the wire. Requests to token servers and to
+// where a registry redirects count for the registry.
+type metrics struct {
+	requests  *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	remaining *prometheus.GaugeVec
+	breakers  *prometheus.GaugeVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	if reg == nil {
+		reg = prometheus.NewRegistry()
+	}
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_upstream_requests_total",
+			Help: "Requests sent to upstreams, by the status code of the answer or what went wrong.",
+		}, []string{"registry", "code"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_upstream_bytes_total",
+			Help: "Bytes of manifests and blobs received from upstreams.",
+		}, []string{"registry"}),
+		remaining: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "larder_upstream_ratelimit_remaining",
+			Help: "Requests left in the upstream's rate limit, as it said last.",
+		}, []string{"registry"}),
+		breakers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "larder_breaker_state",
+			Help: "Circuit breaker of an upstream endpoint: 0 closed, 1 half-open, 2 open.",
+		}, []string{"endpoint"}),
+	}
+	reg.MustRegister(m.requests, m.bytes, m.remaining, m.breakers)
+	return m
+}
+
+func (m *metrics) request(registry, code string) {
+	m.requests.WithLabelValues(registry, code).Inc()
+}
+
+func (m *metrics) response(registry string, resp *http.Response) {
+	m.request(registry, strconv.Itoa(resp.StatusCode))
+	// Docker Hub: "ratelimit-remaining: 99;w=21600".
+	remaining, _, _ := strings.Cut(resp.Header.Get("Ratelimit-Remaining"), ";")
+	if n, err := strconv.ParseUint(remaining, 10, 32); err == nil {
+		m.remaining.WithLabelValues(registry).Set(float64(n))
+	}
+}
+
+func (m *metrics) received(registry string) prometheus.Counter {
+	return m.bytes.WithLabelValues(registry)
+}
+
+func (m *metrics) breaker(origin string, h Health) {
+	m.breakers.WithLabelValues(origin).Set(float64(h))
+}
+
+func (m *metrics) forgetBreaker(origin string) { m.breakers.DeleteLabelValues(origin) }

@@ -1,0 +1,57 @@
+package upstream
+
+import (
+	"net/url"
+	"strings"
+	"unicode"
+)
+
+// maxText bounds what an upstream's text adds to an error, in bytes.
+const maxText = 200
+
+// redactURL gives a URL for people: without user, query and fragment, since
+// redirects carry signatures there.
+func redactURL(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// sanitise makes text from an upstream fit for logs and errors: one line of
+// printable characters, at most maxText bytes, without the query of any URL and
+// without the secrets given, should the upstream have echoed them.
+func sanitise(text string, secrets ...string) string {
+	for _, secret := range secrets {
+		if len(secret) >= 4 { // shorter ones would blank out half the text
+			text = strings.ReplaceAll(text, secret, "[redacted]")
+		}
+	}
+	var b strings.Builder
+	query, space := false, false
+	for _, r := range text {
+		switch {
+		case unicode.IsSpace(r):
+			query, space = false, b.Len() > 0
+			continue
+		case query && !strings.ContainsRune(`"'<>)]},;`, r):
+			continue
+		case !unicode.IsPrint(r) || r == unicode.ReplacementChar:
+			continue
+		}
+		query = false
+		if space {
+			b.WriteByte(' ')
+			space = false
+		}
+		if b.Len()+len(string(r)) > maxText {
+			break
+		}
+		b.WriteRune(r)
+		query = r == '?'
+	}
+	return b.String()
+}
+
+// secretsOf are the parts of a request that must not be repeated.
+func secretsOf(ep *endpoint, authorization string) []string {
+	_, value, _ := strings.Cut(authorization, " ")
+	return []string{value, ep.cred.Password}
+}
