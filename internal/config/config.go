@@ -53,7 +53,7 @@ type RegistryProxies struct {
 
 	// PrivateImages is what a client is told when an upstream wants
 	// credentials that the mirror has not got. Only "bypass" is served so
-	// far: 404, and the client goes upstream itself.
+	// far: the refusal is passed on, and the client goes upstream itself.
 	PrivateImages string `yaml:"private_images"`
 	// DefaultRegistry is meant by clients that name none.
 	DefaultRegistry string `yaml:"default_registry"`

@@ -1,0 +1,65 @@
+# What there is to do, each with a line of help: make help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The version a build carries; empty leaves it to what Go knows of the checkout.
+VERSION ?=
+FUZZTIME ?= 30s
+GOLANGCI := .cache/golangci-lint
+
+.PHONY: help build test race lint fmt fuzz demo bench e2e e2e-full faults crash check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the binary, as ./bin/larder
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/larder ./cmd/larder
+
+test: ## vet, and every test of the module with the race detector (a few minutes)
+	go vet ./...
+	go test -race -timeout 30m ./...
+
+race: ## the tests of what is concurrent, five times over
+	go test -race -count 5 -timeout 60m ./store/... ./mirror/... ./internal/...
+
+lint: $(GOLANGCI) ## gofmt, golangci-lint and the rules of the house
+	@unformatted=$$(gofmt -l cmd internal mirror store test); test -z "$$unformatted" || \
+		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; }
+	$(GOLANGCI) run ./...
+	go test -count 1 ./test/house
+
+fmt: $(GOLANGCI) ## format the code and sort its imports
+	$(GOLANGCI) fmt ./...
+
+# The linter is built once, from the versions test/lint pins.
+$(GOLANGCI): test/lint/go.mod test/lint/go.sum
+	@mkdir -p .cache
+	cd test/lint && go build -o ../../$(GOLANGCI) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $(GOLANGCI)
+
+fuzz: ## every fuzz target in turn, FUZZTIME each (30s)
+	test/fuzz $(FUZZTIME)
+
+demo: ## Larder at work against a real registry: a table of what was saved (2 minutes)
+	test/demo/run
+
+bench: ## against pulling directly, nginx and docker-registry: docs/performance.md
+	test/bench/run
+
+e2e: ## real clients pull through the mirror, one fault for each (needs root)
+	test/e2e/run
+
+e2e-full: ## every client with every fault (needs root)
+	test/e2e/run --full
+
+faults: ## every fault of an upstream and of a disk, at full size
+	go test -timeout 60m ./test/faults -long
+
+crash: ## kill -9 at named points and at random, 100 rounds
+	go test -timeout 60m ./test/crash -rounds=100
+
+check: test lint demo e2e ## what has to pass before a change goes in
+	$(MAKE) fuzz FUZZTIME=10s
+
+clean: ## remove what the targets above left behind
+	rm -rf bin .cache data larder

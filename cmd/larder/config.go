@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/larder-registry/larder/internal/config"
+)
+
+func newConfig() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check or print the configuration",
+	}
+	needCommand(cmd)
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "check FILE",
+			Short: "Report every mistake in a configuration file",
+			Long: `Reads a configuration file and the files it names, and reports every mistake
+with its file, line, key and fix. Contacts nobody.
+
+Exit codes: 0 the file can be used (warnings may be printed), 2 it cannot.`,
+			Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				if _, err := loadConfig(args[0], cmd.ErrOrStderr()); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "print [FILE]",
+			Short: "Print what is in force, defaults included, secrets masked",
+			Long: `Prints the configuration that is in force with FILE, or without any file, as
+YAML: every key, defaults included, passwords masked.`,
+			Args: cobra.MaximumNArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				file := ""
+				if len(args) == 1 {
+					file = args[0]
+				}
+				cfg, err := loadConfig(file, cmd.ErrOrStderr())
+				if err != nil {
+					return err
+				}
+				return cfg.Print(cmd.OutOrStdout())
+			},
+		},
+	)
+	return cmd
+}
+
+// loadConfig reads file, or takes the defaults when it is empty, and writes
+// warnings to w.
+func loadConfig(file string, w io.Writer) (*config.Config, error) {
+	if file == "" {
+		return config.Default(), nil
+	}
+	cfg, warnings, err := config.Load(file)
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, usageErrorf("%v", err)
+	}
+	for _, warning := range warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
+	return cfg, err
+}

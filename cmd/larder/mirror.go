@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/larder-registry/larder/internal/ociserver"
+)
+
+// mirrorFlags is what larder mirror is told on the command line; what it does
+// with registries is told in the configuration file.
+type mirrorFlags struct {
+	config       string
+	listen       []string
+	adminListen  string
+	dataDir      string
+	allow        string
+	drainTimeout time.Duration
+	logLevel     string
+	logFormat    string
+}
+
+func newMirror() *cobra.Command {
+	var f mirrorFlags
+	cmd := &cobra.Command{
+		Use:   "mirror",
+		Short: "Run the node mirror, a pull-through cache for any registry",
+		Long: `Runs the node mirror: answers pulls of any registry from the data directory,
+and fills it from the upstream registries as it goes. No configuration file is
+needed; 'larder config print' shows what is in force without one.
+
+Clients name the registry as containerd does (?ns=docker.io) or in the path
+(/v2/f/docker.io/library/nginx/...).
+
+SIGTERM or SIGINT stops it in order: not ready, no new connections, requests in
+flight are finished within --drain-timeout, the cache is flushed. A second
+signal stops it at once.
+
+By default everybody who reaches the port is served, from what the node's own
+credentials may fetch too. --allow local admits only processes of this host.
+
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply to upstream requests, and GOMEMLIMIT
+replaces the soft memory limit of 48 MiB.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runMirror(cmd, f) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&f.config, "config", "", "configuration `FILE`; none means the defaults")
+	flags.StringArrayVar(&f.listen, "listen", []string{"[::]:8000"}, "`ADDRESS` to serve clients on, host:port; may be repeated")
+	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /healthz, /readyz, /metrics and /debug/pprof; empty for none")
+	flags.StringVar(&f.dataDir, "data-dir", "./data", "`DIR` for cached content; made if missing")
+	flags.StringVar(&f.allow, "allow", "any", "who is served: any, local, or a comma `LIST` of addresses, CIDRs and local")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", 25*time.Second, "how long requests in flight may take to finish at a stop")
+	flags.StringVar(&f.logLevel, "log-level", "info", "`LEVEL`: error, warn, info or debug")
+	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT`: text or json")
+	return cmd
+}
+
+// runMirror checks everything it was told before it touches anything, then
+// serves until a signal.
+func runMirror(cmd *cobra.Command, f mirrorFlags) error {
+	for _, addr := range f.listen {
+		if err := checkAddress("listen", addr); err != nil {
+			return err
+		}
+	}
+	if f.adminListen != "" {
+		if err := checkAddress("admin-listen", f.adminListen); err != nil {
+			return err
+		}
+	}
+	local, allow, err := ociserver.ParseAllow(f.allow)
+	if err != nil {
+		return usageErrorf("--allow: %v", err)
+	}
+	if f.drainTimeout < 0 {
+		return usageErrorf("--drain-timeout %s: it cannot be negative", f.drainTimeout)
+	}
+	log, err := newLogger(cmd.ErrOrStderr(), f.logLevel, f.logFormat)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadConfig(f.config, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	limitMemory()
+	ctx, stop := untilSignal(cmd.Context(), cmd.ErrOrStderr())
+	defer stop()
+	log.WithFields(logrus.Fields{"version": versionText(), "data": f.dataDir}).Info("larder mirror starts")
+	n, err := newNode(ctx, log, f.dataDir, cfg.RegistryProxies)
+	if err != nil {
+		return err
+	}
+	// What is being served when the drain's time is over may not hold up the
+	// end either.
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		n.close(ctx)
+		log.Info("larder mirror stopped")
+	}()
+	handler, err := ociserver.New(ociserver.Config{
+		Reader:          n.mirror,
+		Lister:          n.mirror,
+		DefaultRegistry: cfg.RegistryProxies.DefaultRegistry,
+		Local:           local,
+		Allow:           allow,
+		Ready:           n.ready,
+		Log:             log,
+		Registerer:      n.metrics,
+		Label:           n.label,
+	})
+	if err != nil {
+		return err
+	}
+	var all servers
+	defer func() { all.close() }()
+	for _, addr := range f.listen {
+		l, err := listen(ctx, addr)
+		if err != nil {
+			return err
+		}
+		log.WithField("address", l.Addr().String()).Info("serving clients")
+		all = append(all, served{l, ociserver.NewServer(handler, log)})
+	}
+	n.setReady("")
+	return all.run(ctx, f.drainTimeout, func() {
+		n.setReady("stopping")
+		log.Info("larder mirror stops")
+	})
+}
+
+// closeTimeout bounds what comes after the drain.
+const closeTimeout = 5 * time.Second
