@@ -34,6 +34,7 @@ func TestNewName(t *testing.T) {
 		"longest repository":      {"a.b", long, "a.b/" + long, ""},
 		"empty registry":          {"", "a", "", "empty"},
 		"user":                    {"user:secret@a.b", "a", "", "without a user name"},
+		"scheme and user":         {"https://user:secret@a.b", "a", "", "without a user name"},
 		"scheme":                  {"https://a.b", "a", "", "without a scheme"},
 		"path":                    {"a.b/c", "a", "", "without a path"},
 		"query":                   {"a.b?x=1", "a", "", "without a path or query"},

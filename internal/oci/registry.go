@@ -23,11 +23,11 @@ func normalRegistry(s string) (string, error) {
 	switch {
 	case s == "":
 		return "", Errorf(ErrNameInvalid, "registry is empty: write a host such as docker.io")
-	case strings.Contains(s, "://"):
-		return "", Errorf(ErrNameInvalid, "registry %s: write the host without a scheme", quote(s))
 	case strings.Contains(s, "@"):
 		// The text before the @ may be a password: it is not repeated.
 		return "", Errorf(ErrNameInvalid, "registry: write the host without a user name")
+	case strings.Contains(s, "://"):
+		return "", Errorf(ErrNameInvalid, "registry %s: write the host without a scheme", quote(s))
 	case strings.ContainsAny(s, "/?#"):
 		return "", Errorf(ErrNameInvalid, "registry %s: write the host without a path or query", quote(s))
 	}

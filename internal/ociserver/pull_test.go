@@ -2,6 +2,7 @@ package ociserver_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -146,7 +147,7 @@ func TestRangeIsToldToTheReader(t *testing.T) {
 	g := newRegistry()
 	dgst := g.addFile(t, pattern(1000), -1)
 	var asked []*oci.Span
-	g.touch = func(a *oci.Access) { asked = append(asked, a.Range) }
+	g.touch = func(ctx context.Context) { asked = append(asked, oci.AccessOf(ctx).Range) }
 	s := start(t, g, nil, nil)
 	for _, header := range []string{"", "bytes=10-19", "bytes=10-", "bytes=-7"} {
 		s.do(t, "GET", "/v2/f/a.b/c/blobs/"+dgst.String(), "Range", header)
@@ -233,7 +234,8 @@ func TestFailureBeforeTheFirstByte(t *testing.T) {
 func TestStaleIsSaid(t *testing.T) {
 	g := newRegistry()
 	g.addManifest(app, "v1", oci.MediaTypeManifest, []byte("{}"))
-	g.touch = func(a *oci.Access) {
+	g.touch = func(ctx context.Context) {
+		a := oci.AccessOf(ctx)
 		a.Outcome, a.Age, a.Reason = oci.OutcomeStale, 90*time.Second+time.Millisecond, "timeout"
 	}
 	s := start(t, g, nil, nil)

@@ -34,8 +34,8 @@ type registry struct {
 	tags      map[oci.Name][]string
 	// err, when set, is what everything fails with.
 	err error
-	// touch, when set, gets to see the Access of each call.
-	touch func(*oci.Access)
+	// touch, when set, gets to see the context of each call.
+	touch func(context.Context)
 }
 
 func newRegistry() *registry {
@@ -49,7 +49,7 @@ func newRegistry() *registry {
 
 func (g *registry) called(ctx context.Context) error {
 	if g.touch != nil {
-		g.touch(oci.AccessOf(ctx))
+		g.touch(ctx)
 	}
 	return g.err
 }
