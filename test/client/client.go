@@ -38,6 +38,9 @@ type Config struct {
 	// Parallel is how many blobs are fetched at a time; containerd's default,
 	// 3, when zero.
 	Parallel int
+	// Unchecked leaves blobs unhashed, for measurements in which the client must
+	// not be what is measured. Their length is still checked.
+	Unchecked bool
 	// Transport carries the requests. When nil, the client makes one with
 	// containerd's timeouts (30 s to connect, 30 s to the answer's header).
 	Transport http.RoundTripper
@@ -46,10 +49,11 @@ type Config struct {
 // Client pulls images. It may be used by several goroutines at once, which then
 // share connections; a Client each gives each its own, as separate nodes have.
 type Client struct {
-	hosts    []Host
-	platform string
-	parallel int
-	http     *http.Client
+	hosts     []Host
+	platform  string
+	parallel  int
+	unchecked bool
+	http      *http.Client
 }
 
 // New makes a Client. It fails when cfg names no host.
@@ -58,10 +62,11 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("make client: no hosts")
 	}
 	c := &Client{
-		hosts:    cfg.Hosts,
-		platform: cfg.Platform,
-		parallel: cfg.Parallel,
-		http:     &http.Client{Transport: cfg.Transport},
+		hosts:     cfg.Hosts,
+		platform:  cfg.Platform,
+		parallel:  cfg.Parallel,
+		unchecked: cfg.Unchecked,
+		http:      &http.Client{Transport: cfg.Transport},
 	}
 	if c.platform == "" {
 		c.platform = "linux/amd64"
