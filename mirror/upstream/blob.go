@@ -6,8 +6,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // StatBlob asks for a blob's size without its content. The descriptor's Size is

@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 var itoa = strconv.Itoa

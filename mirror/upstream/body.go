@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -28,7 +27,8 @@ type body struct {
 	left    int64 // bytes still to come; -1 if none were announced
 	framed  bool  // net/http knows the length and ends the body there
 	attempt *attempt
-	bytes   prometheus.Counter
+	count   func(n int) // for the metrics
+	arrived bool        // at least one byte
 	stall   time.Duration
 	timer   *time.Timer // cancels the exchange when it runs out
 	cancel  context.CancelCauseFunc
@@ -45,7 +45,7 @@ func (c *Client) newBody(ctx context.Context, cancel context.CancelCauseFunc, a 
 	host := resp.Request.URL.Host
 	b := &body{
 		src: resp.Body, host: host, left: resp.ContentLength, framed: resp.ContentLength >= 0,
-		attempt: a, bytes: c.metrics.received(a.label), stall: c.timeouts.Stall, cancel: cancel,
+		attempt: a, count: c.metrics.received(a.label), stall: c.timeouts.Stall, cancel: cancel,
 		ended: func() *failure { return contextFailure(ctx, host) },
 	}
 	b.timer = time.AfterFunc(c.timeouts.Stall, func() { cancel(errStalled) })
@@ -99,7 +99,8 @@ func (b *body) read(p []byte) (int, error) {
 	b.timer.Reset(b.stall)
 	n, err := b.src.Read(p)
 	b.timer.Stop()
-	b.bytes.Add(float64(n))
+	b.arrived = b.arrived || n > 0
+	b.count(n)
 	return n, err
 }
 
@@ -126,7 +127,7 @@ func (b *body) end(err error) error {
 	case f.ours:
 		b.attempt.ticket.release()
 	default:
-		b.attempt.ticket.broke()
+		b.attempt.ticket.broke(b.arrived)
 	}
 	return err
 }

@@ -178,14 +178,20 @@ func (t *ticket) failure(weight int) {
 	}
 }
 
-// broke: a body ended before its time.
-func (t *ticket) broke() {
+// broke: a body ended before its time. One that gave bytes before does not add
+// to earlier failures: a large blob over a bad line arrives in pieces, and must
+// not lock out the rest.
+func (t *ticket) broke(gave bool) {
 	t.breakers.mu.Lock()
 	defer t.breakers.mu.Unlock()
-	if t.spend() {
-		t.breaker.avoid = t.breakers.now().Add(avoidFor)
-		t.fail(1)
+	if !t.spend() {
+		return
 	}
+	t.breaker.avoid = t.breakers.now().Add(avoidFor)
+	if gave && t.breaker.until.IsZero() {
+		t.breaker.failures = 0
+	}
+	t.fail(1)
 }
 
 // release: nothing was learnt, as when the caller left.

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // guard says which addresses may be contacted. A client of the mirror names

@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // entry is a Registry made ready, or what stands in for one: an endpoint's host

@@ -12,8 +12,9 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // failure is why one try came to nothing, and what follows from it. To callers

@@ -8,8 +8,9 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // Resolve asks what ref names, by HEAD. A HEAD that is not allowed, or that

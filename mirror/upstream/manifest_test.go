@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 func TestResolve(t *testing.T) {

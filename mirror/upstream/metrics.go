@@ -56,8 +56,10 @@ func (m *metrics) response(registry string, resp *http.Response) {
 	}
 }
 
-func (m *metrics) received(registry string) prometheus.Counter {
-	return m.bytes.WithLabelValues(registry)
+// received gives what counts the bytes of one body.
+func (m *metrics) received(registry string) func(n int) {
+	counter := m.bytes.WithLabelValues(registry)
+	return func(n int) { counter.Add(float64(n)) }
 }
 
 func (m *metrics) breaker(origin string, h Health) {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
@@ -15,12 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"encoding/pem"
-
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -7,8 +7,9 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // maxReferrersTag bounds the parts of a referrers tag (distribution spec,

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/sirupsen/logrus"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // How often one call asks: every endpoint once, in order and without a pause
