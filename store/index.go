@@ -125,7 +125,7 @@ func (s *Store) value(k key) []byte {
 	repo := s.repos[k.name]
 	switch {
 	case k.kind == kindUse && rec != nil:
-		return strconv.AppendInt(nil, rec.used.Unix(), 10)
+		return strconv.AppendInt(nil, rec.used.UnixNano(), 10)
 	case k.kind == kindManifest && rec != nil && rec.mediaType != "":
 		if text := mustJSON(manifestValue{rec.mediaType, rec.children}); len(text) <= maxValue {
 			return text
@@ -163,13 +163,13 @@ func (s *Store) restore(k key, value []byte) bool {
 	switch k.kind {
 	case kindUse:
 		rec := s.blobs[digest.Digest(k.item)]
-		seconds, err := strconv.ParseInt(string(value), 10, 64)
+		nanos, err := strconv.ParseInt(string(value), 10, 64)
 		if rec == nil || err != nil {
 			return false
 		}
 		rec.known = true
 		if !rec.dirty { // else it was used since the store was opened
-			rec.used = time.Unix(seconds, 0)
+			rec.used = time.Unix(0, nanos)
 		}
 	case kindManifest:
 		rec := s.blobs[digest.Digest(k.item)]
