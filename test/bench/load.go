@@ -54,8 +54,10 @@ func loadMain(ctx context.Context, args []string) error {
 		sum.Requests += r.Requests
 		sum.Bytes += r.Bytes
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
+	for _, err := range errs {
+		if err != nil {
+			return err // the others' say the same
+		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(sum)
 }
@@ -76,7 +78,7 @@ func loadConn(ctx context.Context, addr, path string, until time.Time, once bool
 	// Only a small answer fits into the reader; the rest of a large one never
 	// gets there.
 	r := bufio.NewReaderSize(c, 4<<10)
-	request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAccept: */*\r\n\r\n")
+	request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAccept: application/vnd.oci.image.manifest.v1+json, */*\r\n\r\n")
 	for first := true; first || (!once && time.Now().Before(until)); first = false {
 		if _, err := c.Write(request); err != nil {
 			return sum, err

@@ -18,7 +18,6 @@ type servers struct {
 
 	larderProc, nginxProc, registryProc, filesProc *process.Process
 	larderArgs                                     []string
-	larderAdmin                                    string
 	larderData                                     string
 	larderStarts                                   int
 }
@@ -81,7 +80,6 @@ func (b *bench) startServers(ctx context.Context) error {
 `, up), 0o600); err != nil {
 		return fmt.Errorf("write larder's configuration: %w", err)
 	}
-	b.larderAdmin = "http://" + admin
 	b.larderArgs = []string{
 		"mirror", "--config", config, "--listen", mirror, "--admin-listen", admin,
 		"--log-format", "json", "--data-dir",
@@ -104,7 +102,7 @@ func (b *bench) restartLarder(ctx context.Context, fresh bool) error {
 	if b.larderProc, err = process.Start(b.dir, "larder", b.options.larder, append(b.larderArgs, b.larderData)...); err != nil {
 		return err
 	}
-	return b.larderProc.Ready(ctx, b.larderAdmin+"/readyz")
+	return b.larderProc.Ready(ctx, b.turns(0, larder)[0].url+"/readyz")
 }
 
 // startNginx starts nginx as a cache for the upstream and, on another port, as

@@ -100,7 +100,7 @@ func (d *demo) startMirror(ctx context.Context) error {
 	if d.mirror, err = process.Start(d.dir, "larder", d.larder, d.args...); err != nil {
 		return err
 	}
-	return d.mirror.Ready(ctx, d.admin+"/readyz")
+	return d.mirror.Ready(ctx, d.url+"/readyz")
 }
 
 // stop ends whatever runs.
