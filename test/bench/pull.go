@@ -11,9 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/larder-registry/larder/internal/oci"
 	"github.com/larder-registry/larder/test/client"
-	"github.com/opencontainers/go-digest"
 )
 
 // pulled is what the pulling process reports.

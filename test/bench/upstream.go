@@ -10,9 +10,10 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
-	"github.com/opencontainers/go-digest"
 )
 
 // order is what the benchmark tells the upstream's process. Only what is set is

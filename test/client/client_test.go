@@ -12,9 +12,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

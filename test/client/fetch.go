@@ -11,8 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // manifestTypes is what containerd accepts for a tag.

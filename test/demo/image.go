@@ -16,8 +16,9 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/larder-registry/larder/internal/oci"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 const (
