@@ -58,8 +58,8 @@ func (e *Error) Error() string {
 
 // Is reports whether target is an Error of the same code.
 func (e *Error) Is(target error) bool {
-	var t *Error
-	return errors.As(target, &t) && t.Code == e.Code
+	t, ok := errors.AsType[*Error](target)
+	return ok && t.Code == e.Code
 }
 
 // The failures the parts of Larder tell apart. Match them with errors.Is; make
@@ -91,8 +91,7 @@ func Errorf(kind *Error, format string, args ...any) *Error {
 // RetryAfter returns how long err's upstream asked to be left alone; zero if
 // it said nothing.
 func RetryAfter(err error) time.Duration {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.RetryAfter
 	}
 	return 0
@@ -100,8 +99,7 @@ func RetryAfter(err error) time.Duration {
 
 // Reason returns err's Reason, or "error" when it has none.
 func Reason(err error) string {
-	var e *Error
-	if errors.As(err, &e) && e.Reason != "" {
+	if e, ok := errors.AsType[*Error](err); ok && e.Reason != "" {
 		return e.Reason
 	}
 	return "error"

@@ -52,30 +52,18 @@ func parseRange(header string) (span Span, ok bool, err error) {
 	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(ranges, ",") {
 		return Span{}, false, nil
 	}
-	malformed := Errorf(ErrRangeInvalid, "range %s is not a-b, a- or -n", quote(ranges))
 	first, last, found := strings.Cut(strings.Trim(ranges, " \t"), "-")
+	start, startOK := parseOffset(first)
+	end, endOK := parseOffset(last)
 	switch {
-	case !found:
-		return Span{}, true, malformed
-	case first == "":
-		n, valid := parseOffset(last)
-		if !valid || n == 0 {
-			return Span{}, true, malformed
-		}
-		return Span{Start: -n, End: -1}, true, nil
-	}
-	start, valid := parseOffset(first)
-	if !valid {
-		return Span{}, true, malformed
-	}
-	if last == "" {
+	case found && first == "" && endOK && end > 0:
+		return Span{Start: -end, End: -1}, true, nil
+	case found && last == "" && startOK:
 		return Span{Start: start, End: -1}, true, nil
+	case found && startOK && endOK && start <= end:
+		return Span{Start: start, End: min(end, math.MaxInt64-1) + 1}, true, nil
 	}
-	end, valid := parseOffset(last)
-	if !valid || end < start {
-		return Span{}, true, malformed
-	}
-	return Span{Start: start, End: min(end, math.MaxInt64-1) + 1}, true, nil
+	return Span{}, true, Errorf(ErrRangeInvalid, "range %s is not a-b, a- or -n", quote(ranges))
 }
 
 // parseOffset reads decimal digits. A number past int64 becomes the largest

@@ -60,7 +60,6 @@ func normalRegistry(s string) (string, error) {
 // splitPort cuts off ":port", which is empty when there is none. The host is
 // not looked at, but for its brackets.
 func splitPort(s string) (host, port string, err error) {
-	host = s
 	if strings.HasPrefix(s, "[") {
 		end := strings.IndexByte(s, ']')
 		if end < 0 {

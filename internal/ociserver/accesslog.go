@@ -56,20 +56,18 @@ func (h *handler) account(x *exchange) {
 	if x.err != nil {
 		fields["error"] = x.err.Error()
 	}
-	h.log.WithFields(fields).Log(x.level(), "request")
-}
-
-// level is that of the request's line: what needs looking at stands out, what
-// happens all the time does not drown it. A client that hangs up is such a
-// thing: containerd's parallel download does so on most of its requests.
-func (x *exchange) level() logrus.Level {
+	// What needs looking at stands out, and what happens all the time does not
+	// drown it. A client that hangs up is such a thing: containerd's parallel
+	// download does so on most of its requests.
+	line := h.log.WithFields(fields)
 	switch {
 	case x.left, x.req.Kind == oci.KindPing:
-		return logrus.DebugLevel
+		line.Debug("request")
 	case x.err != nil && (x.w.status >= http.StatusInternalServerError || x.w.status < http.StatusBadRequest):
-		return logrus.WarnLevel // failed, before or after the status was sent
+		line.Warn("request") // failed, before or after the status was sent
+	default:
+		line.Info("request")
 	}
-	return logrus.InfoLevel
 }
 
 // outcome is what the answer came from; a request for content that says

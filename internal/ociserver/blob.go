@@ -1,6 +1,8 @@
 package ociserver
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,8 +19,8 @@ type sender interface {
 }
 
 // blob answers GET and HEAD for a blob.
-func (h *handler) blob(x *exchange) error {
-	ctx, name, dgst := x.r.Context(), x.req.Name, x.req.Digest
+func (h *handler) blob(ctx context.Context, x *exchange) error {
+	name, dgst := x.req.Name, x.req.Digest
 	if x.r.Method == http.MethodHead || notModified(x.r, dgst) {
 		desc, err := h.reader.StatBlob(ctx, name, dgst)
 		if err != nil {
@@ -37,7 +39,7 @@ func (h *handler) blob(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	defer blob.Close() //nolint:errcheck // nothing was written through it
+	defer blob.Close()
 	desc := blob.Descriptor()
 	desc.MediaType = oci.MediaTypeOctetStream
 	span, err := x.announce(desc, asked)
@@ -65,7 +67,7 @@ func (x *exchange) send(content io.Reader, n int64) error {
 		// a file by sendfile. Any wrapper around it here would end that.
 		sent, err = io.CopyN(x.w, content, n)
 	}
-	if err == io.EOF || err == nil && sent < n { //nolint:errorlint // io.CopyN's own EOF is never wrapped
+	if errors.Is(err, io.EOF) || err == nil && sent < n {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package ociserver
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -26,8 +27,8 @@ type exchange struct {
 
 // serve answers one request of the distribution API.
 func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: newResponse(inner, h.stallTimeout), started: time.Now()}
-	x.r = r.WithContext(oci.WithAccess(r.Context(), &x.access))
+	x := &exchange{w: newResponse(inner, h.stallTimeout), r: r, started: time.Now()}
+	ctx := oci.WithAccess(r.Context(), &x.access)
 	defer h.account(x) // also when the connection is broken by a panic
 
 	header := x.w.Header()
@@ -42,7 +43,7 @@ func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
 		h.refuse(x, err)
 		return
 	}
-	if err := h.answer(x); err != nil {
+	if err := h.answer(ctx, x); err != nil {
 		h.fail(x, err)
 		return
 	}
@@ -73,20 +74,20 @@ func (h *handler) parse(x *exchange) error {
 
 // answer sends what was asked for. It fails with nothing sent, or with the
 // body begun; see fail.
-func (h *handler) answer(x *exchange) error {
+func (h *handler) answer(ctx context.Context, x *exchange) error {
 	switch x.req.Kind {
 	case oci.KindPing:
 		return x.sendJSON(struct{}{})
 	case oci.KindManifest:
-		return h.manifest(x)
+		return h.manifest(ctx, x)
 	case oci.KindBlob:
-		return h.blob(x)
+		return h.blob(ctx, x)
 	case oci.KindReferrers:
-		return h.referrers(x)
+		return h.referrers(ctx, x)
 	case oci.KindTags:
-		return h.tags(x)
+		return h.tags(ctx, x)
 	case oci.KindCatalog:
-		return h.catalog(x)
+		return h.catalog(ctx, x)
 	}
 	return fmt.Errorf("answer request: kind %q is not known", x.req.Kind)
 }

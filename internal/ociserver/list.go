@@ -1,6 +1,7 @@
 package ociserver
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -10,9 +11,9 @@ import (
 )
 
 // tags answers the list of a repository's tags.
-func (h *handler) tags(x *exchange) error {
+func (h *handler) tags(ctx context.Context, x *exchange) error {
 	list, err := x.page(func(n int) ([]string, error) {
-		return h.lister.Tags(x.r.Context(), x.req.Name, n, x.req.Last)
+		return h.lister.Tags(ctx, x.req.Name, n, x.req.Last)
 	})
 	if err != nil {
 		return err
@@ -24,9 +25,9 @@ func (h *handler) tags(x *exchange) error {
 }
 
 // catalog answers the list of repositories, of all registries.
-func (h *handler) catalog(x *exchange) error {
+func (h *handler) catalog(ctx context.Context, x *exchange) error {
 	list, err := x.page(func(n int) ([]string, error) {
-		return h.lister.Repositories(x.r.Context(), n, x.req.Last)
+		return h.lister.Repositories(ctx, n, x.req.Last)
 	})
 	if err != nil {
 		return err

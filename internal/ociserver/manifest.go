@@ -1,12 +1,14 @@
 package ociserver
 
 import (
+	"context"
+
 	"github.com/larder-registry/larder/internal/oci"
 )
 
 // manifest answers GET and HEAD for an image manifest or index.
-func (h *handler) manifest(x *exchange) error {
-	m, err := h.reader.Manifest(x.r.Context(), x.req.Reference)
+func (h *handler) manifest(ctx context.Context, x *exchange) error {
+	m, err := h.reader.Manifest(ctx, x.req.Reference)
 	if err != nil {
 		return err
 	}
@@ -14,8 +16,8 @@ func (h *handler) manifest(x *exchange) error {
 }
 
 // referrers answers GET and HEAD for the list of manifests that refer to one.
-func (h *handler) referrers(x *exchange) error {
-	m, err := h.reader.Referrers(x.r.Context(), x.req.Name, x.req.Digest, x.req.ArtifactType)
+func (h *handler) referrers(ctx context.Context, x *exchange) error {
+	m, err := h.reader.Referrers(ctx, x.req.Name, x.req.Digest, x.req.ArtifactType)
 	if err != nil {
 		return err
 	}

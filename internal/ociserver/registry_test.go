@@ -3,6 +3,7 @@ package ociserver_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -249,7 +250,7 @@ func start(t *testing.T, g *registry, configure func(*ociserver.Config), wrap fu
 	s := &server{client: &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: patience}, lines: make(chan *logrus.Entry, 1000)}
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
-	logger.SetLevel(logrus.DebugLevel)
+	logger.Level = slices.Max(logrus.AllLevels)
 	logger.AddHook(s)
 	cfg := ociserver.Config{Reader: g, Lister: g, DefaultRegistry: "docker.io", Log: logrus.NewEntry(logger)}
 	if configure != nil {
@@ -276,7 +277,7 @@ func start(t *testing.T, g *registry, configure func(*ociserver.Config), wrap fu
 		if err := hs.Close(); err != nil {
 			t.Errorf("close server: %v", err)
 		}
-		if err := <-done; err != http.ErrServerClosed {
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("serve: %v", err)
 		}
 	})

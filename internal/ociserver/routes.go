@@ -12,12 +12,12 @@ import (
 // names hold slashes and have to be read as they came, escapes included.
 func (h *handler) routes() http.Handler {
 	e := echo.New()
-	registry := func(c echo.Context) error {
-		// The raw writer: echo's own hides ReadFrom and with it sendfile.
+	// Answers go to the raw writer: echo's own hides ReadFrom and with it
+	// sendfile.
+	e.Any("/v2/*", func(c echo.Context) error {
 		h.serve(c.Response().Writer, c.Request())
 		return nil
-	}
-	e.Any("/v2/*", registry)
+	})
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		e.Add(method, "/healthz", func(c echo.Context) error {
 			answerHealth(c.Response().Writer, nil)
@@ -30,7 +30,9 @@ func (h *handler) routes() http.Handler {
 	}
 	// What echo finds no route for is still a request to a registry, and gets
 	// the API's own refusal and a line in the log.
-	e.HTTPErrorHandler = func(_ error, c echo.Context) { _ = registry(c) }
+	e.HTTPErrorHandler = func(_ error, c echo.Context) {
+		h.serve(c.Response().Writer, c.Request())
+	}
 	return e
 }
 

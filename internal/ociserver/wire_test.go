@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,7 +36,7 @@ func (s *server) raw(t *testing.T, request string) int {
 	go func() { _, _ = io.WriteString(conn, request) }() // ends with conn.Close
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		if nerr, ok := err.(net.Error); ok && nerr.Timeout() {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("no answer to %.100q", request)
 		}
 		return 0
