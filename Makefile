@@ -2,8 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-# The version a build carries; empty leaves it to what Go knows of the checkout.
-VERSION ?=
+# The version a build carries.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
@@ -13,7 +13,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, as ./bin/larder
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/larder ./cmd/larder
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/larder ./cmd/larder
 
 test: ## vet, and every test of the module with the race detector (a few minutes)
 	go vet ./...

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -89,51 +89,31 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 		return err
 	}
 	limitMemory()
-	ctx, stop := untilSignal(cmd.Context(), cmd.ErrOrStderr())
-	defer stop()
-	log.WithFields(logrus.Fields{"version": versionText(), "data": f.dataDir}).Info("larder mirror starts")
-	n, err := newNode(ctx, log, f.dataDir, cfg.RegistryProxies)
+	stop, now, release := signals(cmd.Context())
+	defer release()
+	p := cfg.RegistryProxies
+	log.WithFields(logrus.Fields{
+		"version": versionText(), "data_dir": f.dataDir, "max_size": p.MaxSize.String(), "min_free": p.MinFree.String(),
+		"registries": len(p.Registries), "offline": p.Offline, "config": f.config,
+	}).Info("larder mirror starts")
+	n, err := openNode(stop, log, f.dataDir, p)
 	if err != nil {
 		return err
 	}
-	// What is being served when the drain's time is over may not hold up the
-	// end either.
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		n.close(ctx)
-		log.Info("larder mirror stopped")
-	}()
-	handler, err := ociserver.New(ociserver.Config{
-		Reader:          n.mirror,
-		Lister:          n.mirror,
-		DefaultRegistry: cfg.RegistryProxies.DefaultRegistry,
-		Local:           local,
-		Allow:           allow,
-		Ready:           n.ready,
-		Log:             log,
-		Registerer:      n.metrics,
-		Label:           n.label,
-	})
+	clients, operators, err := n.handlers(p.DefaultRegistry, local, allow)
 	if err != nil {
+		n.close()
 		return err
 	}
-	var all servers
-	defer func() { all.close() }()
-	for _, addr := range f.listen {
-		l, err := listen(ctx, addr)
-		if err != nil {
-			return err
-		}
-		log.WithField("address", l.Addr().String()).Info("serving clients")
-		all = append(all, served{l, ociserver.NewServer(handler, log)})
+	servers, err := n.listenAll(stop, f, clients, operators)
+	if err != nil {
+		n.close()
+		return err
 	}
-	n.setReady("")
-	return all.run(ctx, f.drainTimeout, func() {
-		n.setReady("stopping")
-		log.Info("larder mirror stops")
-	})
+	err = n.serve(stop, now, f.drainTimeout, servers)
+	if err == nil && now.Err() != nil {
+		return errors.New("a second signal: stopped at once")
+	}
+	log.Info("larder mirror has stopped")
+	return err
 }
-
-// closeTimeout bounds what comes after the drain.
-const closeTimeout = 5 * time.Second

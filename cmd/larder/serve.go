@@ -3,148 +3,114 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"net"
 	"net/http"
-	"sync/atomic"
+	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
-	"github.com/larder-registry/larder/internal/config"
-	"github.com/larder-registry/larder/mirror"
-	"github.com/larder-registry/larder/mirror/upstream"
-	"github.com/larder-registry/larder/store"
+	"github.com/larder-registry/larder/internal/ociserver"
+	"github.com/larder-registry/larder/internal/rungroup"
 )
 
-// node is a mirror with everything around it, put together by newNode and taken
-// apart by close.
-type node struct {
-	log      *logrus.Entry
-	metrics  *prometheus.Registry
-	label    func(string) string
-	store    *store.Store
-	upstream *upstream.Client
-	mirror   *mirror.Mirror
-	// reason is why requests should go elsewhere: while it starts and once it
-	// is to stop. Empty between.
-	reason atomic.Pointer[string]
+// linger is how long each part may take to end once the drain is over.
+const linger = 2 * time.Second
+
+// servers are the listening sockets and who answers there.
+type servers struct {
+	clients []server
+	admin   []server // one, or none
 }
 
-// newNode opens the store and makes the mirror over it. When it fails nothing
-// is left open.
-func newNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config.RegistryProxies) (_ *node, err error) {
-	n := &node{log: log, metrics: prometheus.NewRegistry()}
-	n.setReady("starting")
+type server struct {
+	listener net.Listener
+	http     *http.Server
+}
+
+// listenAll opens every address, or none.
+func (n *node) listenAll(ctx context.Context, f mirrorFlags, clients, operators http.Handler) (all servers, err error) {
 	defer func() {
 		if err != nil {
-			n.close(ctx)
+			for _, s := range append(all.clients, all.admin...) {
+				s.listener.Close()
+			}
 		}
 	}()
-	registries, hosts, err := upstreamRegistries(cfg.Registries)
-	if err != nil {
-		return nil, err
+	for _, addr := range f.listen {
+		l, err := listen(ctx, addr)
+		if err != nil {
+			return all, err
+		}
+		all.clients = append(all.clients, server{l, ociserver.NewServer(clients, n.log)})
 	}
-	n.label = newLabels(hosts).of
-	n.store, err = store.Open(ctx, store.Config{
-		Dir:      dataDir,
-		MaxSize:  cfg.MaxSize.Limit,
-		MinFree:  cfg.MinFree.Limit,
-		LockWait: time.Duration(cfg.LockWait),
-		Pin:      cfg.Pin,
-		Log:      log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open data directory: %w", err)
+	if f.adminListen != "" {
+		l, err := listen(ctx, f.adminListen)
+		if err != nil {
+			return all, err
+		}
+		all.admin = append(all.admin, server{l, ociserver.NewServer(operators, n.log)})
 	}
-	n.upstream, err = upstream.New(upstream.Config{
-		Registries: registries,
-		UserAgent:  "larder/" + versionText(),
-		Log:        log,
-		Registerer: n.metrics,
-		Label:      n.label,
-		Timeouts:   upstream.Timeouts{Stall: time.Duration(cfg.StallTimeout)},
-		Proxy:      http.ProxyFromEnvironment,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("configure upstreams: %w", err)
+	n.log.WithFields(logrus.Fields{
+		"listen": addresses(all.clients), "admin": addresses(all.admin), "allow": f.allow,
+	}).Info("larder mirror serves")
+	if err := n.store.Degraded(); err != nil {
+		n.log.WithError(err).Warn("content cannot be kept, and passes through")
 	}
-	n.mirror, err = mirror.New(mirror.Config{
-		Store:             n.store,
-		Upstream:          n.upstream,
-		Offline:           cfg.Offline,
-		RevalidateAfter:   time.Duration(cfg.RevalidateAfter),
-		RevalidateTimeout: time.Duration(cfg.RevalidateTimeout),
-		StaleIfError:      orNever(cfg.StaleIfError),
-		FinishTimeout:     time.Duration(cfg.FinishTimeout),
-		Log:               log,
-		Registerer:        n.metrics,
-		Label:             n.label,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make mirror: %w", err)
-	}
-	return n, nil
+	return all, nil
 }
 
-// setReady says why requests should go elsewhere; "" for no reason.
-func (n *node) setReady(reason string) { n.reason.Store(&reason) }
+func addresses(all []server) string {
+	list := make([]string, len(all))
+	for i := range all {
+		list[i] = all[i].listener.Addr().String()
+	}
+	return strings.Join(list, ",")
+}
 
-// ready is what /readyz answers: nil while the mirror serves.
-func (n *node) ready() error {
-	if reason := *n.reason.Load(); reason != "" {
-		return errors.New(reason)
+// serve answers until stop or now is done, and then takes the node apart, in
+// the tiers below from the last to the first: it is not ready, lets requests
+// finish for as long as drain, stops the fills, and closes the store. Operators
+// can look on until the end.
+func (n *node) serve(stop, now context.Context, drain time.Duration, all servers) error {
+	var clients []rungroup.Service
+	for _, s := range all.clients {
+		clients = append(clients, rungroup.Service{Name: "server " + s.listener.Addr().String(), Run: s.run, Stop: s.drain})
+	}
+	beside := []rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}}
+	for _, s := range all.admin {
+		beside = append(beside, rungroup.Service{Name: "admin server", Run: s.run, Stop: s.close})
+	}
+	return rungroup.Group{Grace: drain, Linger: linger, Log: n.log}.Run(stop, now,
+		[]rungroup.Service{{Name: "store", Stop: n.closeStore}},
+		beside,
+		[]rungroup.Service{{Name: "mirror", Stop: n.closeMirror}},
+		clients,
+		[]rungroup.Service{{Name: "readiness", Stop: n.unready}},
+	)
+}
+
+// unready makes probes fail before anything is stopped.
+func (n *node) unready(context.Context) error {
+	n.stopping.Store(true)
+	return nil
+}
+
+func (s server) run() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
 	}
 	return nil
 }
 
-// close stops the fills, whose partial files are resumed by the next start, and
-// closes the store.
-func (n *node) close(ctx context.Context) {
-	if n.mirror != nil {
-		if err := n.mirror.Close(ctx); err != nil {
-			n.log.WithError(err).Warn("fills did not stop in time")
-		}
+// drain accepts nothing new and lets requests finish until ctx is done; what is
+// left then is broken off, and its client resumes elsewhere.
+func (s server) drain(ctx context.Context) error {
+	if s.http.Shutdown(ctx) != nil {
+		return s.http.Close()
 	}
-	if n.upstream != nil {
-		n.upstream.Close()
-	}
-	if n.store != nil {
-		if err := n.store.Close(); err != nil {
-			n.log.WithError(err).Error("the index could not be closed")
-		}
-	}
+	return nil
 }
 
-// upstreamRegistries turns the configuration's entries into the upstream
-// client's, passwords read, and names their hosts.
-func upstreamRegistries(entries []config.Registry) (registries []upstream.Registry, hosts []string, err error) {
-	for _, e := range entries {
-		password, err := e.ReadPassword()
-		if err != nil {
-			return nil, nil, err
-		}
-		registries = append(registries, upstream.Registry{
-			Host:           e.Host,
-			PathPrefix:     e.PathPrefix,
-			Username:       e.Username,
-			Password:       string(password),
-			Insecure:       e.Insecure,
-			CAFile:         e.CAFile,
-			ClientCertFile: e.ClientCertFile,
-			ClientKeyFile:  e.ClientKeyFile,
-			Endpoints:      e.Endpoints,
-		})
-		hosts = append(hosts, e.Host)
-	}
-	return registries, hosts, nil
-}
-
-// orNever turns "0s" into the mirror's word for never; its zero means the
-// default.
-func orNever(d config.Duration) time.Duration {
-	if d == 0 {
-		return -1
-	}
-	return time.Duration(d)
-}
+// close breaks off everything. A profile being taken is not waited for.
+func (s server) close(context.Context) error { return s.http.Close() }

@@ -2,39 +2,35 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
-// untilSignal returns a context that SIGTERM or SIGINT ends. A second signal
-// ends the process at once: whoever sends it does not want to wait for the
-// first. Call stop when the work is done.
-func untilSignal(parent context.Context, w io.Writer) (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancel(parent)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
-	done := make(chan struct{})
-	// Ends with stop, or with the process.
+// signals returns two contexts: the first SIGTERM or SIGINT ends stop, the
+// second ends now. A third is left to the system, which kills the process. Call
+// release when the work is done.
+func signals(parent context.Context) (stop, now context.Context, release func()) {
+	stop, asked := context.WithCancel(parent)
+	now, hurry := context.WithCancel(parent)
+	received := make(chan os.Signal, 2)
+	signal.Notify(received, syscall.SIGTERM, os.Interrupt)
+	released := make(chan struct{})
+	// Ends with the second signal, or with release.
 	go func() {
-		for range 2 {
+		defer signal.Stop(received)
+		for _, cancel := range []context.CancelFunc{asked, hurry} {
 			select {
-			case <-signals:
-			case <-done:
+			case <-received:
+				cancel()
+			case <-released:
 				return
 			}
-			if ctx.Err() != nil {
-				fmt.Fprintln(w, "larder: second signal, stopped at once")
-				os.Exit(exitFailed)
-			}
-			cancel()
 		}
 	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(done)
-		cancel()
+	return stop, now, func() {
+		close(released)
+		asked()
+		hurry()
 	}
 }

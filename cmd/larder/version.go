@@ -25,7 +25,7 @@ func newVersion() *cobra.Command {
 }
 
 // versionText is the version this binary was built from: the one the build
-// named, else the module's, else the commit's.
+// named, else the module's, which Go derives from the checkout.
 func versionText() string {
 	if version != "" {
 		return version
@@ -37,14 +37,5 @@ func versionText() string {
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	text := "devel"
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			text += "-" + s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			text += "+changes"
-		}
-	}
-	return text
+	return "devel"
 }

@@ -28,6 +28,9 @@ type Check struct {
 	// any goroutine, and must answer at once. Its text reaches whoever can
 	// reach the port.
 	Ready func() error
+	// Advisory checks are told of and keep nothing from being ready: a disk
+	// that is full, where content passes through all the same.
+	Advisory bool
 }
 
 // Checks are all the conditions for being ready.
@@ -37,7 +40,7 @@ type Checks []Check
 func (c Checks) Ready() error {
 	var reasons []error
 	for _, check := range c {
-		if err := check.Ready(); err != nil {
+		if err := check.Ready(); err != nil && !check.Advisory {
 			reasons = append(reasons, fmt.Errorf("%s: %w", check.Name, err))
 		}
 	}
@@ -92,7 +95,7 @@ func (c Checks) readyz(w http.ResponseWriter, _ *http.Request) {
 	for _, check := range c {
 		answer.Checks[check.Name] = "ok"
 		if err := check.Ready(); err != nil {
-			answer.Ready = false
+			answer.Ready = answer.Ready && check.Advisory
 			answer.Checks[check.Name] = err.Error()
 		}
 	}

@@ -91,6 +91,17 @@ func TestReadyz(t *testing.T) {
 	}
 }
 
+func TestAnAdvisoryCheckIsToldOfOnly(t *testing.T) {
+	checks := admin.Checks{{Name: "disk", Advisory: true, Ready: func() error { return errors.New("full") }}}
+	get, _ := start(t, checks, prometheus.NewRegistry())
+	if status, _, body := get("GET", "/readyz"); status != 200 || strings.TrimSpace(body) != `{"ready":true,"checks":{"disk":"full"}}` {
+		t.Errorf("got %d %s", status, body)
+	}
+	if err := checks.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNoChecksIsReady(t *testing.T) {
 	get, _ := start(t, nil, prometheus.NewRegistry())
 	if status, _, body := get("GET", "/readyz"); status != 200 || strings.TrimSpace(body) != `{"ready":true,"checks":{}}` {

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/sirupsen/logrus"
+
+	"github.com/larder-registry/larder/internal/admin"
+	"github.com/larder-registry/larder/internal/config"
+	"github.com/larder-registry/larder/internal/ociserver"
+	"github.com/larder-registry/larder/mirror"
+	"github.com/larder-registry/larder/mirror/upstream"
+	"github.com/larder-registry/larder/store"
+)
+
+// node is a mirror and what it stands on, opened by openNode and taken apart by
+// serve.
+type node struct {
+	log      *logrus.Entry
+	metrics  *prometheus.Registry
+	label    func(string) string
+	store    *store.Store
+	upstream *upstream.Client
+	mirror   *mirror.Mirror
+	stopping atomic.Bool
+}
+
+// openNode opens the store and makes the mirror over it. When it fails nothing
+// is left open.
+func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config.RegistryProxies) (_ *node, err error) {
+	n := &node{log: log, metrics: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registries, hosts, err := upstreamRegistries(cfg.Registries)
+	if err != nil {
+		return nil, err
+	}
+	n.label = admin.NewRegistryLabels(hosts).Label
+	n.store, err = store.Open(ctx, store.Config{
+		Dir:      dataDir,
+		MaxSize:  cfg.MaxSize.Limit,
+		MinFree:  cfg.MinFree.Limit,
+		LockWait: time.Duration(cfg.LockWait),
+		Pin:      cfg.Pin,
+		Log:      log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open data directory: %w", err)
+	}
+	n.upstream, err = upstream.New(upstream.Config{
+		Registries: registries,
+		UserAgent:  "larder/" + versionText(),
+		Log:        log,
+		Registerer: n.metrics,
+		Label:      n.label,
+		Timeouts:   upstream.Timeouts{Stall: time.Duration(cfg.StallTimeout)},
+		Proxy:      http.ProxyFromEnvironment,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("configure upstreams: %w", err)
+	}
+	n.mirror, err = mirror.New(mirror.Config{
+		Store:             n.store,
+		Upstream:          n.upstream,
+		Offline:           cfg.Offline,
+		RevalidateAfter:   time.Duration(cfg.RevalidateAfter),
+		RevalidateTimeout: time.Duration(cfg.RevalidateTimeout),
+		StaleIfError:      orNever(cfg.StaleIfError),
+		FinishTimeout:     time.Duration(cfg.FinishTimeout),
+		Log:               log,
+		Registerer:        n.metrics,
+		Label:             n.label,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make mirror: %w", err)
+	}
+	return n, nil
+}
+
+// checks are what /readyz looks at. A store that cannot keep content is told
+// of, but a mirror that passes everything through is still of use.
+func (n *node) checks() admin.Checks {
+	return admin.Checks{
+		{Name: "running", Ready: func() error {
+			if n.stopping.Load() {
+				return errors.New("stopping")
+			}
+			return nil
+		}},
+		{Name: "keeping content", Ready: n.store.Degraded, Advisory: true},
+	}
+}
+
+// handlers are what clients and what operators talk to.
+func (n *node) handlers(defaultRegistry string, local bool, allow []netip.Prefix) (clients, operators http.Handler, err error) {
+	clients, err = ociserver.New(ociserver.Config{
+		Reader:          n.mirror,
+		Lister:          n.mirror,
+		DefaultRegistry: defaultRegistry,
+		Local:           local,
+		Allow:           allow,
+		Ready:           n.checks().Ready,
+		Log:             n.log,
+		Registerer:      n.metrics,
+		Label:           n.label,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	operators, err = admin.New(admin.Config{Checks: n.checks(), Gatherer: n.metrics, Log: n.log})
+	return clients, operators, err
+}
+
+// close takes apart, in order, what there is of a node that never served.
+func (n *node) close() {
+	ctx := context.Background()
+	if n.mirror != nil {
+		n.note(n.closeMirror(ctx))
+	}
+	if n.upstream != nil {
+		n.upstream.Close()
+	}
+	if n.store != nil {
+		n.note(n.closeStore(ctx))
+	}
+}
+
+func (n *node) note(err error) {
+	if err != nil {
+		n.log.WithError(err).Warn("not closed in order")
+	}
+}
+
+// closeMirror stops the fills, whose partial files are resumed by the next
+// start. It has its own time, however much of the drain's is left.
+func (n *node) closeMirror(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), linger/2)
+	defer cancel()
+	return n.mirror.Close(ctx)
+}
+
+func (n *node) closeUpstream(context.Context) error {
+	n.upstream.Close()
+	return nil
+}
+
+// closeStore writes what is still in memory and lets go of the data directory.
+func (n *node) closeStore(context.Context) error { return n.store.Close() }
+
+// upstreamRegistries turns the configuration's entries into the upstream
+// client's, passwords read, and names their hosts.
+func upstreamRegistries(entries []config.Registry) (registries []upstream.Registry, hosts []string, err error) {
+	for _, e := range entries {
+		password, err := e.ReadPassword()
+		if err != nil {
+			return nil, nil, err
+		}
+		registries = append(registries, upstream.Registry{
+			Host:           e.Host,
+			PathPrefix:     e.PathPrefix,
+			Username:       e.Username,
+			Password:       string(password),
+			Insecure:       e.Insecure,
+			CAFile:         e.CAFile,
+			ClientCertFile: e.ClientCertFile,
+			ClientKeyFile:  e.ClientKeyFile,
+			Endpoints:      e.Endpoints,
+		})
+		hosts = append(hosts, e.Host)
+	}
+	return registries, hosts, nil
+}
+
+// orNever turns "0s" into the mirror's word for never; its zero means the
+// default.
+func orNever(d config.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return time.Duration(d)
+}
