@@ -79,11 +79,13 @@ func (g *gauge) copy(ctx context.Context, w io.Writer, body io.Reader) error {
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
+			// Counted before they are sent, so that no client is done before
+			// its bytes are counted.
+			g.bytes.Add(int64(n))
 			if _, err := w.Write(buf[:n]); err != nil {
 				return err
 			}
 			sent += int64(n)
-			g.bytes.Add(int64(n))
 			due := start.Add(time.Duration(float64(sent) / float64(g.rate) * float64(time.Second)))
 			if !sleep(ctx, time.Until(due)) {
 				return ctx.Err()
