@@ -110,7 +110,7 @@ func FuzzParseDigest(f *testing.F) {
 			}
 			return
 		}
-		if d.String() != s || strings.Trim(d.Encoded(), "0123456789abcdef") != "" || len(d.Encoded()) != d.Algorithm().Size()*2 {
+		if d.Validate() != nil || d.String() != s || strings.Trim(d.Encoded(), "0123456789abcdef") != "" || len(d.Encoded()) != d.Algorithm().Size()*2 {
 			t.Fatalf("%q became %q", s, d)
 		}
 	})

@@ -14,8 +14,8 @@ const section = 1 << 20
 // response is the http.ResponseWriter answers are written to. It
 //
 //   - sends the status with the first byte of the body and not before,
-//   - pushes the connection's write deadline ahead of every write, so that a
-//     long answer may take hours and a client that takes nothing may not,
+//   - pushes the connection's write deadline ahead as it writes, so that a long
+//     answer may take hours and a client that takes nothing may not,
 //   - keeps count for the access log, and
 //   - hands files on to the inner writer's ReadFrom, where net/http uses
 //     sendfile. A wrapper without ReadFrom copies through memory instead.
@@ -29,6 +29,8 @@ type response struct {
 	// status is what the first write sends, or was sent once committed.
 	status    int
 	committed bool
+	// pushed is when the write deadline was last moved.
+	pushed time.Time
 	// first is when the header went out.
 	first time.Time
 	// bytes is the number of body bytes written.
@@ -55,7 +57,6 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	w.status, w.committed, w.first = status, true, time.Now()
-	w.push()
 	w.inner.WriteHeader(status)
 }
 
@@ -109,10 +110,15 @@ func (w *response) finish() {
 	w.push()
 }
 
-// push moves the write deadline ahead. Writers that know no deadlines (a test's
-// recorder) do without.
+// push moves the write deadline ahead, unless that was done a moment ago. Writers
+// that know no deadlines (a test's recorder) do without.
 func (w *response) push() {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.stallTimeout))
+	now := time.Now()
+	if now.Sub(w.pushed) < w.stallTimeout/8 {
+		return
+	}
+	w.pushed = now
+	_ = w.control.SetWriteDeadline(now.Add(w.stallTimeout))
 }
 
 // writeOnly hides ReadFrom from io.Copy.
