@@ -20,7 +20,7 @@ import (
 // Both in bytes.
 const (
 	hashStep  = 4 << 20
-	saveEvery = 64 << 20
+	saveEvery = 4 << 20
 )
 
 // errAbandoned ends a fill that nobody has read from for the finish timeout.
