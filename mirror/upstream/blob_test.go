@@ -131,6 +131,7 @@ func TestBlobBreaksOff(t *testing.T) {
 		name    string
 		serve   http.HandlerFunc
 		reason  string
+		stall   time.Duration
 		minimum int // bytes that must arrive
 	}{
 		{"cut", func(w http.ResponseWriter, _ *http.Request) {
@@ -138,7 +139,7 @@ func TestBlobBreaksOff(t *testing.T) {
 			_, _ = w.Write(content[:20_000])
 			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)
-		}, "cut", 20_000},
+		}, "cut", time.Minute, 20_000},
 		{"stall", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", itoa(len(content)))
 			_, _ = w.Write(content[:20_000])
@@ -147,18 +148,18 @@ func TestBlobBreaksOff(t *testing.T) {
 			case <-r.Context().Done():
 			case <-hang:
 			}
-		}, "stall", 20_000},
+		}, "stall", 300 * time.Millisecond, 0},
 		{"chunked, ends before Content-Range says", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", len(content)-1, len(content)))
 			w.WriteHeader(http.StatusPartialContent)
 			w.(http.Flusher).Flush()
 			_, _ = w.Write(content[:20_000])
-		}, "cut", 20_000},
+		}, "cut", time.Minute, 20_000},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := newOrigin(t, test.serve)
 			entry := o.entry(t)
-			c := newClientOf(t, Config{Registries: []Registry{entry}, Timeouts: Timeouts{Stall: 200 * time.Millisecond}})
+			c := newClientOf(t, Config{Registries: []Registry{entry}, Timeouts: Timeouts{Stall: test.stall}})
 			body, err := c.Blob(t.Context(), o.name(), dgst, oci.Span{Start: 0, End: 50_000})
 			if err != nil {
 				t.Fatalf("Blob: %v", err)

@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"bytes"
+	"context"
 	"encoding/pem"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -47,7 +49,6 @@ func newOrigin(t *testing.T, handler http.HandlerFunc) *origin {
 func newTLSOrigin(t *testing.T, handler http.HandlerFunc) *origin {
 	t.Helper()
 	o := unstarted(handler)
-	o.Config.ErrorLog = nil
 	o.StartTLS()
 	t.Cleanup(o.Close)
 	return o
@@ -61,6 +62,7 @@ func unstarted(handler http.HandlerFunc) *origin {
 		o.mu.Unlock()
 		handler(w, r)
 	}))
+	o.Config.ErrorLog = log.New(io.Discard, "", 0)
 	return o
 }
 
@@ -221,4 +223,14 @@ func wantRequests(t *testing.T, o *origin, want ...string) {
 	if got := o.requests(); !slices.Equal(got, want) {
 		t.Errorf("requests:\n got %q\nwant %q", got, want)
 	}
+}
+
+// roundTrip is a transport made of a function.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// refuseToDial is for transports that must not connect.
+func refuseToDial(context.Context, string, string) (net.Conn, error) {
+	return nil, &blockedError{addr: "everything"}
 }
