@@ -59,8 +59,8 @@ func (h *handler) refuse(x *exchange, err error) {
 }
 
 // fail ends a request that went wrong: with a status while that is possible,
-// else by breaking the connection, so that no client takes half a body for a
-// whole one.
+// else by breaking the connection (net/http does so on http.ErrAbortHandler), so
+// that no client takes half a body for a whole one.
 func (h *handler) fail(x *exchange, err error) {
 	x.err = err
 	x.left = x.w.failed || x.r.Context().Err() != nil
@@ -74,6 +74,7 @@ func (h *handler) fail(x *exchange, err error) {
 	spec, ok := errors.AsType[*oci.Error](err)
 	switch {
 	case ok:
+		// Its message was written for clients.
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		// Not the client's leaving: whoever should have answered gave up.
 		spec = oci.ErrUnavailable

@@ -70,8 +70,9 @@ func (w *response) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom sends what src holds. If src is a file, or a limited part of one as
-// io.CopyN makes it, the kernel does the copying.
+// ReadFrom sends what src holds. If src is a limited part of a file, as io.CopyN
+// makes it, the kernel does the copying; only files may show a descriptor.
+// Anything else is read piece by piece, and the header waits for the first.
 func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	rest, ok := src.(*io.LimitedReader)
 	if !ok {

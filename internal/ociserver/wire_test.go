@@ -9,12 +9,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/larder-registry/larder/internal/oci"
 	"github.com/larder-registry/larder/internal/ociserver"
@@ -220,6 +223,24 @@ func TestSendfile(t *testing.T) {
 				t.Errorf("%d sections under an old deadline; the largest of %d bytes", log.late, log.largest)
 			}
 		})
+	}
+}
+
+// TestWithoutSendfile: a writer that cannot take files gets them all the same.
+func TestWithoutSendfile(t *testing.T) {
+	content := pattern(100_000)
+	g := newRegistry()
+	dgst := g.addFile(t, content, -1)
+	logger := logrus.New()
+	logger.Out = io.Discard
+	h, err := ociserver.New(ociserver.Config{Reader: g, Lister: g, Log: logrus.NewEntry(logger)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/v2/f/a.b/c/blobs/"+dgst.String(), nil))
+	if w.Code != 200 || !bytes.Equal(w.Body.Bytes(), content) {
+		t.Errorf("status %d, %d bytes", w.Code, w.Body.Len())
 	}
 }
 
