@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"github.com/larder-registry/larder/internal/config"
 	"github.com/larder-registry/larder/internal/ociserver"
 )
 
@@ -94,10 +97,16 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	p := cfg.RegistryProxies
 	log.WithFields(logrus.Fields{
 		"version": versionText(), "data_dir": f.dataDir, "max_size": p.MaxSize.String(), "min_free": p.MinFree.String(),
-		"registries": len(p.Registries), "offline": p.Offline, "config": f.config,
 	}).Info("larder mirror starts")
+	log.WithFields(logrus.Fields{
+		"file": cmp.Or(f.config, "none"), "registries": entries(p.Registries), "offline": p.Offline,
+	}).Info("configured")
 	n, err := openNode(stop, log, f.dataDir, p)
-	if err != nil {
+	switch {
+	case err != nil && stop.Err() != nil:
+		log.Info("larder mirror was stopped before it served")
+		return nil
+	case err != nil:
 		return err
 	}
 	clients, operators, err := n.handlers(p.DefaultRegistry, local, allow)
@@ -116,4 +125,13 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	}
 	log.Info("larder mirror has stopped")
 	return err
+}
+
+// entries names the registries that have one, for the log.
+func entries(registries []config.Registry) string {
+	names := make([]string, len(registries))
+	for i, r := range registries {
+		names[i] = strings.TrimSuffix(r.Host+"/"+r.PathPrefix, "/")
+	}
+	return strings.Join(names, ",")
 }

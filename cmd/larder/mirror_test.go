@@ -288,6 +288,19 @@ func TestADataDirectoryInUseIsNamed(t *testing.T) {
 	}
 }
 
+func TestASignalEndsTheWaitForTheDataDirectory(t *testing.T) {
+	r, _, _ := image(t)
+	data := filepath.Join(t.TempDir(), "data")
+	startMirror(t, data, r.Host())
+	config := writeFile(t, t.TempDir(), "larder.yaml", "registry_proxies: {lock_wait: 1h}\n")
+	second := launch(t, "mirror", "--config", config, "--data-dir", data, "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json")
+	second.waitFor(t, "configured")
+	second.signal(t, syscall.SIGTERM)
+	if code := second.exit(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestAnAddressInUseIsNamed(t *testing.T) {
 	r, _, _ := image(t)
 	for _, flag := range []string{"--listen", "--admin-listen"} {

@@ -55,7 +55,7 @@ func (n *node) listenAll(ctx context.Context, f mirrorFlags, clients, operators 
 		"listen": addresses(all.clients), "admin": addresses(all.admin), "allow": f.allow,
 	}).Info("larder mirror serves")
 	if err := n.store.Degraded(); err != nil {
-		n.log.WithError(err).Warn("content cannot be kept, and passes through")
+		n.log.WithError(err).Warn("the data directory cannot be used as it should; what cannot be kept passes through")
 	}
 	return all, nil
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -62,12 +63,16 @@ func (l *Limit) parse(s string) (err error) {
 	return err
 }
 
+// String gives the form that parse reads.
+func (l Limit) String() string { return cmp.Or(l.Limit.String(), "auto") }
+
 // MarshalYAML writes the form that parse reads.
 func (l Limit) MarshalYAML() (any, error) {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Value: l.String()}
 	if l.IsZero() {
-		return &yaml.Node{Kind: yaml.ScalarNode, Value: "auto", LineComment: "20% of the file system, at most 50GiB"}, nil
+		n.LineComment = "20% of the file system, at most 50GiB"
 	}
-	return l.String(), nil
+	return n, nil
 }
 
 // Secret is a text that must not be seen: it prints, logs and marshals as
