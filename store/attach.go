@@ -38,10 +38,15 @@ func (s *Store) openIndex() error {
 // better. A damaged one is replaced. mu is held.
 func (ix *index) attach() error {
 	ix.why = ix.tryAttach()
-	if ix.why == nil || errors.Is(ix.why, errNewer) || errors.Is(ix.why, ErrNoSpace) {
+	s := ix.store
+	switch {
+	case errors.Is(ix.why, errPanicked):
+		s.log.WithError(ix.why).Error("index cannot be opened; going on in memory until the next start")
+		ix.closed = true
+		return ix.why
+	case ix.why == nil, errors.Is(ix.why, errNewer), errors.Is(ix.why, ErrNoSpace):
 		return ix.why
 	}
-	s := ix.store
 	s.log.WithError(ix.why).Warn("index cannot be read; rebuilding it from the files, tags are lost")
 	if err := os.RemoveAll(ix.dir()); err != nil {
 		ix.why = noSpace(fmt.Errorf("remove index: %w", err))
@@ -67,7 +72,8 @@ func (ix *index) tryAttach() error {
 	if err := preflight(dir); err != nil {
 		return err
 	}
-	// Should badger take the process down after all, it does so once.
+	// Should badger take the process down after all, it does so once: the mark
+	// has the next start rebuild the index.
 	if err := os.WriteFile(opening, nil, 0o644); err != nil {
 		return noSpace(fmt.Errorf("open index: %w", err))
 	}
@@ -79,8 +85,15 @@ func (ix *index) tryAttach() error {
 			err = errors.Join(err, db.close())
 		}
 	}
-	if rmErr := os.Remove(opening); rmErr != nil {
-		ix.store.log.WithError(rmErr).Warn("cannot remove a mark in the index")
+	if full := ix.guard(0); err != nil && full != nil {
+		// Not the index is at fault but the disk, which somebody filled
+		// meanwhile.
+		err = errors.Join(full, err)
+	}
+	if !errors.Is(err, errPanicked) || errors.Is(err, ErrNoSpace) {
+		if err := os.Remove(opening); err != nil {
+			ix.store.log.WithError(err).Warn("cannot remove a mark in the index")
+		}
 	}
 	if err != nil {
 		return noSpace(err)
@@ -121,7 +134,7 @@ func (ix *index) peek() error {
 	}
 	for _, file := range tables {
 		if err := contain(func() error { return checkTable(file) }); err != nil {
-			return fmt.Errorf("%w: %w", errGarbled, err)
+			return fmt.Errorf("%w: %v", errGarbled, err)
 		}
 	}
 	db, err := openDatabase(tuned(ix.dir(), false, ix.store.log).WithReadOnly(true))

@@ -61,12 +61,16 @@ func openDatabase(opts badger.Options) (d *database, err error) {
 	return d, nil
 }
 
+// errPanicked means that badger panicked. What it had started may still run, so
+// its directory is not touched again by this process.
+var errPanicked = errors.New("badger panicked")
+
 // contain runs f and turns panics, and faults in memory maps, into errors.
 func contain(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("badger failed: %v", p)
+			err = fmt.Errorf("%w: %v", errPanicked, p)
 		}
 	}()
 	return f()

@@ -44,7 +44,8 @@ func preflight(dir string) error {
 		}
 		for _, file := range files {
 			if err := contain(func() error { return check(file) }); err != nil {
-				return fmt.Errorf("%w: %s: %w", errGarbled, filepath.Base(file), err)
+				// A panic over one file leaves nothing running.
+				return fmt.Errorf("%w: %s: %v", errGarbled, filepath.Base(file), err)
 			}
 		}
 	}

@@ -1,0 +1,65 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/sirupsen/logrus"
+)
+
+// WithHook has f called at the named points of the store's work.
+func WithHook(cfg Config, f func(point string)) Config {
+	cfg.hook = f
+	return cfg
+}
+
+// WithCheckEvery has limits looked at, and the index tried again, so often.
+func WithCheckEvery(cfg Config, every time.Duration) Config {
+	cfg.checkEvery = every
+	return cfg
+}
+
+// Flush has the index written now.
+func Flush(s *Store) error { return s.index.flush() }
+
+// CheckIndex fails t unless every entry of the index of a closed store in dir
+// speaks of a file that is there.
+func CheckIndex(t *testing.T, dir string) {
+	t.Helper()
+	s := &Store{dir: dir}
+	ix := &index{store: s}
+	if err := preflight(ix.dir()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := openDatabase(tuned(ix.dir(), false, logrus.NewEntry(logrus.New())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.close()
+	files := make(map[digest.Digest]bool)
+	if err := eachBlob(dir, func(dgst digest.Digest) { files[dgst] = true }); err != nil {
+		t.Fatal(err)
+	}
+	err = db.each(func(text, value []byte) error {
+		if string(text) == versionKey {
+			return nil
+		}
+		k, ok := parseKey(text)
+		if !ok {
+			t.Errorf("index has a key that says nothing: %q", text)
+			return nil
+		}
+		dgst := digest.Digest(k.item)
+		if k.kind == kindTag {
+			dgst = tagDigest(value)
+		}
+		if !files[dgst] {
+			t.Errorf("index entry %q speaks of %s, which is not there", text, dgst)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
