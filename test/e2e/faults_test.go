@@ -1,0 +1,264 @@
+package e2e
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/larder-registry/larder/test/registry"
+)
+
+// fault lets a client pull while something befalls the mirror, and checks what
+// became of it.
+type fault func(t *testing.T, c client)
+
+// pulled pulls on a fresh node, and checks what it then holds.
+func pulled(t *testing.T, c client, to target, img image) {
+	t.Helper()
+	n := c.fresh(t, to)
+	if err := <-begin(t, n); err != nil {
+		t.Fatalf("pull: %v", err)
+	}
+	n.check(t, img)
+}
+
+// begin starts a pull. Its result comes on the channel.
+func begin(t *testing.T, n node) <-chan error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), pullPatience)
+	t.Cleanup(cancel)
+	result := make(chan error, 1)
+	// Ends with the pull, at the latest when ctx does.
+	go func() {
+		began := time.Now()
+		err := n.pull(ctx)
+		if err == nil {
+			t.Logf("pulled in %.1f s", time.Since(began).Seconds())
+		}
+		result <- err
+	}()
+	return result
+}
+
+// healthy: two nodes pull one after the other. The first has the mirror fetch
+// every blob once; for the second nothing is fetched. Neither goes to the
+// upstream by itself.
+func healthy(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	m := startMirror(t, up.Host())
+	to := target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag}
+
+	pulled(t, c, to, img)
+	sent := map[string]int64{}
+	for _, r := range up.Requests() {
+		sent[r.Target] += r.Sent
+	}
+	for i, size := range []int64{bigLayer, 100 << 10, 4 << 10} {
+		if got := sent[img.layers[i]]; got != size {
+			t.Errorf("the upstream sent %d bytes of the layer of %d", got, size)
+		}
+	}
+	own := direct(up.Requests())
+	if up.Forget(); len(own) > 0 {
+		t.Errorf("the client went past a healthy mirror:\n%s", describe(own))
+	}
+
+	pulled(t, c, to, img)
+	if all := up.Requests(); registry.Count(all, registry.Blobs) > 0 || len(direct(all)) > 0 {
+		t.Errorf("the upstream was asked for what the mirror has:\n%s", describe(all))
+	}
+}
+
+// stopped: the mirror was shut down. The client finds its port closed, and
+// pulls from the upstream.
+func stopped(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	m := startMirror(t, up.Host())
+	m.stop(t)
+	pulled(t, c, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag}, img)
+	if n := registry.Count(direct(up.Requests()), registry.Blobs); n == 0 {
+		t.Error("nobody asked the upstream for blobs")
+	}
+}
+
+// inMidLayer starts a pull, and returns when the client has written down a part
+// of the big layer, which the upstream does not finish until gate opens. Only
+// what the mirror asks for is held up. The result of the pull comes on done.
+func inMidLayer(t *testing.T, up *registry.Server, img image, n node) (gate *registry.Gate, done <-chan error) {
+	t.Helper()
+	gate = registry.NewGate()
+	t.Cleanup(gate.Open)
+	up.Set(registry.Fault{
+		On: registry.Blobs, Method: http.MethodGet, Gate: gate, At: gateAt,
+		Match: func(r registry.Request) bool { return r.Target == img.layers[0] && byMirror(r) },
+	})
+	result := begin(t, n)
+	await(t, "the client to be in the middle of a layer", func(context.Context) error {
+		select {
+		case err := <-result:
+			t.Fatalf("the pull ended before the layer did: %v\n%s", err, describe(up.Requests()))
+		default:
+		}
+		return written(n.dir(), halfway)
+	})
+	return gate, result
+}
+
+// killedThenUpstream: the mirror is killed in the middle of a layer. The client
+// gets the rest of it, and everything else, from the upstream.
+func killedThenUpstream(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	m := startMirror(t, up.Host())
+	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
+	_, done := inMidLayer(t, up, img, n)
+	m.kill()
+	if err := <-done; err != nil {
+		t.Fatalf("pull: %v\n%s", err, describe(up.Requests()))
+	}
+	n.check(t, img)
+	resumed := slices.ContainsFunc(direct(up.Requests()), func(r registry.Request) bool {
+		return r.Target == img.layers[0] && r.Range() != "" && !strings.HasPrefix(r.Range(), "bytes=0-")
+	})
+	if !resumed {
+		t.Errorf("the client did not resume the layer at the upstream:\n%s", describe(direct(up.Requests())))
+	}
+}
+
+// killedThenRetried: the same with a client that can lose its pull to this,
+// because it does not leave a mirror it has begun a layer with. If it does, the
+// next pull gets what is missing from the upstream. Kubelet makes that next
+// pull by itself, people do it by hand.
+func killedThenRetried(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	m := startMirror(t, up.Host())
+	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
+	_, done := inMidLayer(t, up, img, n)
+	m.kill()
+	if err := <-done; err != nil {
+		t.Logf("the first pull failed: %v", err)
+		if err := <-begin(t, n); err != nil {
+			t.Fatalf("second pull: %v\n%s", err, describe(up.Requests()))
+		}
+	}
+	n.check(t, img)
+	if all := direct(up.Requests()); !slices.ContainsFunc(all, func(r registry.Request) bool { return r.Target == img.layers[0] }) {
+		t.Errorf("the client did not get the layer from the upstream:\n%s", describe(all))
+	}
+}
+
+// killedThenRestarted: a client that knows only the mirror loses its pull when
+// the mirror is killed in the middle of a layer. Its next pull, from the mirror
+// started anew on what it had on disk, succeeds.
+func killedThenRestarted(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	m := startMirror(t, up.Host())
+	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
+	gate, done := inMidLayer(t, up, img, n)
+	m.kill()
+	if err := <-done; err == nil {
+		t.Error("the pull ended well without half of a layer")
+	}
+	gate.Open()
+	m.start(t)
+	if err := <-begin(t, n); err != nil {
+		t.Fatalf("pull from the mirror that was started again: %v", err)
+	}
+	n.check(t, img)
+}
+
+// standIn answers at an address of its own in place of a mirror that is ill.
+type standIn struct {
+	addr  string
+	asked chan struct{} // closed at the first request
+	count atomic.Int64
+	srv   *http.Server
+}
+
+func newStandIn(t *testing.T, answer http.HandlerFunc) *standIn {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &standIn{addr: l.Addr().String(), asked: make(chan struct{})}
+	s.srv = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.count.Add(1) == 1 {
+			close(s.asked)
+		}
+		answer(w, r)
+	})}
+	served := make(chan struct{})
+	// Ends when the server is closed.
+	go func() {
+		defer close(served)
+		_ = s.srv.Serve(l) // says only that it was closed
+	}()
+	t.Cleanup(func() {
+		s.srv.Close()
+		<-served
+	})
+	return s
+}
+
+// failing: the mirror answers 500 to everything. The client goes to the
+// upstream for each object.
+func failing(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	ill := newStandIn(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	pulled(t, c, target{mirror: ill.addr, upstream: up.Host(), repo: repo, tag: tag}, img)
+	if ill.count.Load() == 0 {
+		t.Error("the client did not ask the mirror")
+	}
+}
+
+// silence accepts requests and never answers them.
+func silence(t *testing.T) *standIn {
+	return newStandIn(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+}
+
+// small makes an image with as few objects as possible, since some clients wait
+// for each.
+func small(t *testing.T) (*registry.Server, image) {
+	t.Helper()
+	up := registry.Start(t, registry.Options{})
+	return up, imageOf(up.AddImage(repo, tag, registry.NewLayer(1, 100<<10)))
+}
+
+// silentUntilGivenUp: the mirror accepts requests and never answers. The client
+// gives each up after a while of its own, and asks the upstream.
+func silentUntilGivenUp(t *testing.T, c client) {
+	up, img := small(t)
+	ill := silence(t)
+	pulled(t, c, target{mirror: ill.addr, upstream: up.Host(), repo: repo, tag: tag}, img)
+	if ill.count.Load() == 0 {
+		t.Error("the client did not ask the mirror")
+	}
+}
+
+// silentUntilClosed: the same with a client that waits without end. Nothing
+// reaches the upstream until the mirror's connections are closed; then the pull
+// goes on there.
+func silentUntilClosed(t *testing.T, c client) {
+	up, img := small(t)
+	ill := silence(t)
+	n := c.fresh(t, target{mirror: ill.addr, upstream: up.Host(), repo: repo, tag: tag})
+	done := begin(t, n)
+	select {
+	case <-ill.asked:
+	case err := <-done:
+		t.Fatalf("the pull ended without the mirror: %v", err)
+	}
+	if all := up.Requests(); len(all) > 0 {
+		t.Errorf("the client did not wait for the mirror:\n%s", describe(all))
+	}
+	ill.srv.Close()
+	if err := <-done; err != nil {
+		t.Fatalf("pull: %v", err)
+	}
+	n.check(t, img)
+}

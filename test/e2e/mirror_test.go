@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// mirror is a running `larder mirror`.
+type mirror struct {
+	addr, admin string
+	dir         string
+	*process
+}
+
+// pathName is what clients that put the registry's name into the path call the
+// upstream. A name with a port cannot stand there: their grammar for references
+// has no colon in a path.
+const pathName = "127.0.0.1"
+
+// startMirror starts a mirror for the registry at upstream, under that name and
+// as pathName, and waits until it is ready.
+func startMirror(t *testing.T, upstream string) *mirror {
+	t.Helper()
+	m := &mirror{addr: freeAddr(t), admin: freeAddr(t), dir: scratch(t)}
+	write(t, m.dir, "larder.yaml", fmt.Sprintf(`registry_proxies:
+  max_size: 1GiB
+  min_free: 1%%
+  registries:
+    - host: %q
+      insecure: true
+    - host: %q
+      insecure: true
+      endpoints: ["http://%s"]
+`, upstream, pathName, upstream))
+	m.start(t)
+	return m
+}
+
+// start starts the mirror on the data it has, at the address it had.
+func (m *mirror) start(t *testing.T) {
+	t.Helper()
+	m.process = spawn(t, m.dir, bin(t, "larder"), "mirror", "--config", m.dir+"/larder.yaml",
+		"--listen", m.addr, "--admin-listen", m.admin, "--data-dir", m.dir+"/data", "--log-format", "json")
+	await(t, "the mirror to be ready", func(ctx context.Context) error {
+		if err := m.alive(); err != nil {
+			t.Fatal(err)
+		}
+		return get(ctx, "http://"+m.admin+"/readyz")
+	})
+}
+
+// stop asks the mirror to end, and waits until it has.
+func (m *mirror) stop(t *testing.T) {
+	t.Helper()
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-m.exited:
+	case <-time.After(startPatience):
+		t.Fatal("the mirror did not end on SIGTERM")
+	}
+	if m.err != nil {
+		t.Errorf("larder mirror ended with %v on SIGTERM, want exit status 0", m.err)
+	}
+}
