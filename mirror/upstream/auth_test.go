@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -212,6 +213,12 @@ func TestTokenServerFailures(t *testing.T) {
 				t.Errorf("Manifest: %v (%s), want %v", err, oci.Reason(err), test.err)
 			}
 			wantRequests(t, o, test.want...)
+			if test.reason == "ratelimit" {
+				if _, err := c.Manifest(t.Context(), o.tag("v1")); !errors.Is(err, test.err) {
+					t.Errorf("Manifest while limited: %v", err)
+				}
+				wantRequests(t, o, test.want...)
+			}
 			if test.err == nil || test.answer != "" {
 				return
 			}
@@ -262,6 +269,43 @@ func TestTokenFetchIsShared(t *testing.T) {
 	}
 	if got := g.tokenRequests(); len(got) != 1 {
 		t.Errorf("%d token requests, want 1", len(got))
+	}
+}
+
+// TestRenewedMeanwhile: a request whose token was refused takes the one that
+// another request has brought since.
+func TestRenewedMeanwhile(t *testing.T) {
+	tokens := newTokens(time.Minute, time.Now)
+	key := tokenKey{endpoint: "e", repository: "r"}
+	tokens.keep(key, token{scheme: auth.SchemeBearer, value: "new"})
+	fetched := 0
+	for _, test := range []struct {
+		refused, want string
+		fetches       int
+	}{{"old", "new", 0}, {"", "new", 0}, {"new", "newer", 1}} {
+		got, err := tokens.renew(t.Context(), key, test.refused, func(context.Context) (token, error) {
+			fetched++
+			return token{scheme: auth.SchemeBearer, value: "newer"}, nil
+		})
+		if err != nil || got.value != test.want || fetched != test.fetches {
+			t.Errorf("renew after %q was refused: %q, %v, %d fetches; want %q, %d", test.refused, got.value, err, fetched, test.want, test.fetches)
+		}
+	}
+}
+
+func TestTokensAreBounded(t *testing.T) {
+	tokens := newTokens(time.Minute, time.Now)
+	for i := range 3 * maxTokens {
+		tokens.keep(tokenKey{endpoint: "e", repository: itoa(i)}, token{value: itoa(i)})
+		tokens.get(tokenKey{endpoint: "e", repository: "0"}) // stays in use
+	}
+	if got := len(tokens.kept.places); got != maxTokens {
+		t.Errorf("%d tokens kept, want %d", got, maxTokens)
+	}
+	for repository, want := range map[string]bool{"0": true, "1": false, itoa(3*maxTokens - 1): true} {
+		if _, ok := tokens.get(tokenKey{endpoint: "e", repository: repository}); ok != want {
+			t.Errorf("token of %s kept: %t, want %t", repository, ok, want)
+		}
 	}
 }
 

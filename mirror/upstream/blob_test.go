@@ -85,6 +85,24 @@ func TestBlob(t *testing.T) {
 	}
 }
 
+func TestEmptyBlob(t *testing.T) {
+	dgst := digest.FromString("")
+	o := newOrigin(t, blobServer(nil))
+	c := newClient(t, o)
+	if desc, err := c.StatBlob(t.Context(), o.name(), dgst); err != nil || desc.Size != 0 {
+		t.Errorf("StatBlob: %+v, %v", desc, err)
+	}
+	body, err := c.Blob(t.Context(), o.name(), dgst, oci.Span{Start: 0, End: -1})
+	if err != nil {
+		t.Fatalf("Blob: %v", err)
+	}
+	defer body.Close()
+	if got, err := io.ReadAll(body); len(got) != 0 || err != nil || body.Size != 0 {
+		t.Errorf("read: %d bytes of %d, %v", len(got), body.Size, err)
+	}
+	wantRequests(t, o, "HEAD /v2/team/app/blobs/"+dgst.String(), "GET /v2/team/app/blobs/"+dgst.String())
+}
+
 func TestBlobFailures(t *testing.T) {
 	dgst := digest.FromString("x")
 	for _, test := range []struct {

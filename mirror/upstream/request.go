@@ -65,7 +65,11 @@ func (c *Client) exchangeOnce(ctx context.Context, a *attempt, q question) (*htt
 
 	resp, err := c.authorized(ep, a.repository).Do(req)
 	if err != nil {
-		return nil, clientFailure(ctx, ep.base.Host, err)
+		f := clientFailure(ctx, ep.base.Host, err)
+		if f.status == http.StatusTooManyRequests { // by the token server
+			c.limits.set(ep, a.kind, f.err.RetryAfter)
+		}
+		return nil, f
 	}
 	if f := c.checkAnswer(a, q, resp); f != nil {
 		_ = resp.Body.Close() //nolint:errcheck // the failure says more
