@@ -51,6 +51,12 @@ func TestBlob(t *testing.T) {
 		{"no Content-Range", partial("", content[70_000:]), oci.Span{Start: 70_000, End: -1}, "bytes=70000-", oci.Body{Offset: 70_000, Length: 30_000, Size: -1}},
 		{"another start", partial("bytes 50-59/100000", content[50:60]), oci.Span{Start: 70_000, End: -1}, "bytes=70000-", oci.Body{Offset: 50, Length: 10, Size: size}},
 		{"size not known", partial("bytes 50-59/*", content[50:60]), oci.Span{Start: 50, End: 60}, "bytes=50-59", oci.Body{Offset: 50, Length: 10, Size: -1}},
+		{"chunked with Content-Range", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Range", "bytes 50-59/100000")
+			w.WriteHeader(http.StatusPartialContent)
+			w.(http.Flusher).Flush()
+			_, _ = w.Write(content[50:60])
+		}, oci.Span{Start: 50, End: 60}, "bytes=50-59", oci.Body{Offset: 50, Length: 10, Size: size}},
 		{"chunked", func(w http.ResponseWriter, _ *http.Request) {
 			w.(http.Flusher).Flush()
 			_, _ = w.Write(content)

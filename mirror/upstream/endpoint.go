@@ -104,9 +104,8 @@ func (c *Client) addStandIn(e *entry, base *url.URL) {
 }
 
 func (c *Client) insert(e *entry) {
-	entries := append(c.entries[e.host], e)
-	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
-	c.entries[e.host] = entries
+	c.entries[e.host] = append(c.entries[e.host], e)
+	slices.SortFunc(c.entries[e.host], func(a, b *entry) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
 }
 
 // find gives the entry for a repository, nil if there is none.

@@ -36,7 +36,6 @@ func sanitise(text string, secrets ...string) string {
 		case !unicode.IsPrint(r) || r == unicode.ReplacementChar:
 			continue
 		}
-		query = false
 		if space {
 			b.WriteByte(' ')
 			space = false
