@@ -117,13 +117,11 @@ func (d *database) write(entries []entry) error {
 		batch := d.db.NewWriteBatch()
 		defer batch.Cancel()
 		for _, e := range entries {
-			err := error(nil)
+			write := func() error { return batch.Set(e.key, e.value) }
 			if e.value == nil {
-				err = batch.Delete(e.key)
-			} else {
-				err = batch.Set(e.key, e.value)
+				write = func() error { return batch.Delete(e.key) }
 			}
-			if err != nil {
+			if err := write(); err != nil {
 				return err
 			}
 		}

@@ -139,7 +139,7 @@ func (s *Store) heal(dgst digest.Digest, rec *record, info os.FileInfo) {
 			s.log.WithError(err).Warn("cannot remove a broken blob")
 		}
 	}
-	s.persist()
+	s.index.wake()
 }
 
 // touch notes a use. Store.mu is held.

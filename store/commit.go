@@ -155,7 +155,11 @@ func (s *Store) Put(ctx context.Context, desc oci.Descriptor, content []byte) er
 	if err != nil {
 		return err
 	}
-	defer i.Abort()
+	return errors.Join(i.put(ctx, content, m), i.Abort())
+}
+
+// put writes, verifies and commits all of the content.
+func (i *Ingest) put(ctx context.Context, content []byte, m *manifest) error {
 	if _, err := i.WriteAt(content, 0); err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (s *Store) evict(target int64, reason string) (freed int64) {
 	s.mu.Unlock()
 	if len(gone) > 0 {
 		s.log.WithField("reason", reason).WithField("blobs", len(gone)).WithField("bytes", freed).Info("evicted to make room")
-		s.persist()
+		s.index.wake()
 	}
 	return freed
 }

@@ -6,6 +6,7 @@ import (
 	// registration.
 	_ "crypto/sha256"
 	_ "crypto/sha512"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -59,7 +60,7 @@ func (i *Ingest) hashTo(ctx context.Context, to int64) error {
 	i.sealed = max(i.sealed, to)
 	i.mu.Unlock()
 
-	buf := i.store.buffers.Get().(*[]byte)
+	buf := i.store.buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
 	defer i.store.buffers.Put(buf)
 	for at < to {
 		if err := ctx.Err(); err != nil {
@@ -68,7 +69,7 @@ func (i *Ingest) hashTo(ctx context.Context, to int64) error {
 		chunk := (*buf)[:min(to-at, int64(len(*buf)))]
 		n, err := i.ReadAt(chunk, at)
 		if n < len(chunk) {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return fmt.Errorf("hash content: %w", err)
@@ -114,7 +115,7 @@ func (i *Ingest) Verify(ctx context.Context) error {
 // cloneHash copies a running hash. Every hash of the standard library is a
 // hash.Cloner, and checkDigest lets no other in.
 func cloneHash(h hash.Hash) hash.Hash {
-	c, err := h.(hash.Cloner).Clone()
+	c, err := h.(hash.Cloner).Clone() //nolint:errcheck // see above
 	if err != nil {
 		panic(fmt.Sprintf("clone %T: %v", h, err))
 	}

@@ -223,11 +223,16 @@ func (s *Store) persist() error {
 	if s.syncWrites {
 		return s.index.flush()
 	}
-	select {
-	case s.index.kick <- struct{}{}:
-	default:
-	}
+	s.index.wake()
 	return nil
+}
+
+// wake has the index written soon.
+func (ix *index) wake() {
+	select {
+	case ix.kick <- struct{}{}:
+	default: // about to be
+	}
 }
 
 // flush writes what changed. While there is no database, or no room to write to

@@ -235,7 +235,11 @@ func (i *Ingest) Acquire() (release func(), ok bool) {
 		return nil, false
 	}
 	i.refs++
-	return sync.OnceFunc(func() { i.unref() }), true
+	return sync.OnceFunc(func() {
+		if err := i.unref(); err != nil {
+			i.store.log.WithError(err).Warn("cannot close an ingest")
+		}
+	}), true
 }
 
 // Open opens the data file once more, read-only and with an offset of its own.

@@ -78,7 +78,7 @@ func TestNoPermission(t *testing.T) {
 		return
 	}
 	// Removed by whoever made the temporary directory: nobody could not.
-	dir, err := os.MkdirTemp("", "larder")
+	dir, err := os.MkdirTemp("", "larder") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

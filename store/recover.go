@@ -63,8 +63,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.lock = lock
 	if err := s.recover(ctx); err != nil {
-		lock.release()
-		return nil, fmt.Errorf("open store: %w", err)
+		return nil, fmt.Errorf("open store: %w", errors.Join(err, lock.release()))
 	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -105,7 +104,7 @@ func (s *Store) recover(ctx context.Context) error {
 		return err
 	}
 	s.readManifests()
-	s.persist()
+	s.index.wake()
 	return nil
 }
 
@@ -120,6 +119,7 @@ func (s *Store) run(ctx context.Context, every time.Duration) {
 			return
 		case <-s.index.kick:
 		case <-t.C:
+			s.noteTrouble(nil) // whoever comes next tries again
 			s.index.retry()
 			s.noteUses()
 			s.relieve()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -39,9 +40,9 @@ func (c *statfsCache) room(s *Store, maxAge time.Duration) room {
 	st, err := s.files.statfs(s.dir)
 	r := room{known: err == nil}
 	if r.known {
-		unit := int64(st.Frsize)
+		unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some machines
 		if unit == 0 {
-			unit = int64(st.Bsize)
+			unit = int64(st.Bsize) //nolint:unconvert // as above
 		}
 		r.avail, r.total = int64(min(st.Bavail, math.MaxInt64/uint64(unit)))*unit, int64(st.Blocks)*unit
 	}
@@ -134,10 +135,11 @@ func (s *Store) relieve() {
 	}
 }
 
-// Degraded returns nil, or why content cannot be kept just now, or the index
-// not be written. Either mends without a restart once there is room.
+// Degraded returns nil, or why content cannot be kept just now: the disk is full,
+// read-only or not writable for us, or a limit is exceeded and nothing can be
+// evicted. It mends without a restart: what failed is tried again every 30 s.
 func (s *Store) Degraded() error {
-	if err := s.index.trouble(); err != nil {
+	if err := s.index.trouble(); errors.Is(err, ErrNoSpace) {
 		return err
 	}
 	s.mu.Lock()

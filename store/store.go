@@ -38,6 +38,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -173,10 +174,7 @@ func (s *Store) Stats() Stats {
 		LimitBytes:  room.max,
 		FreeRatio:   room.ratio(),
 		Blobs:       len(s.blobs),
-		Evictions:   make(map[string]uint64, len(s.evicted)),
-	}
-	for reason, n := range s.evicted {
-		st.Evictions[reason] = n
+		Evictions:   maps.Clone(s.evicted),
 	}
 	return st
 }
