@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -195,10 +196,9 @@ func (a ask) read(s *seen, body io.Reader, method string) {
 	for {
 		n, err := body.Read(got)
 		m, _ := a.blob.ReadAt(expected[:n], start+s.bytes)
-		for i := range n {
-			if firstWrong < 0 && (i >= m || start+s.bytes+int64(i) >= end || got[i] != expected[i]) {
-				firstWrong = start + s.bytes + int64(i)
-			}
+		good := int(min(int64(m), max(end-start-s.bytes, 0)))
+		if firstWrong < 0 && (n > good || !bytes.Equal(got[:n], expected[:n])) {
+			firstWrong = start + s.bytes + int64(firstDifference(got[:n], expected[:good]))
 		}
 		s.bytes += int64(n)
 		if a.leaveAfter > 0 && s.bytes >= a.leaveAfter && firstWrong < 0 {
@@ -225,4 +225,14 @@ func (a ask) read(s *seen, body io.Reader, method string) {
 		}
 		return
 	}
+}
+
+// firstDifference is where got stops being want.
+func firstDifference(got, want []byte) int {
+	for i := range min(len(got), len(want)) {
+		if got[i] != want[i] {
+			return i
+		}
+	}
+	return min(len(got), len(want))
 }

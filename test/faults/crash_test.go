@@ -92,11 +92,11 @@ func TestKillAtRandom(t *testing.T) {
 				}
 			})
 			if i == 1 { // the first layer
-				a.leaveAfter = after + 1
-				tr := client(t)
+				leaving, tr := a, client(t)
+				leaving.leaveAfter = after + 1
 				all.Go(func() {
 					defer close(reached)
-					if s := l.getWith(t.Context(), tr, a); s.why != "left" {
+					if s := l.getWith(t.Context(), tr, leaving); s.why != "left" {
 						t.Errorf("round %d: it ended before it was killed: %v", round, s)
 					}
 				})

@@ -139,8 +139,8 @@ func TestOutageCostsMilliseconds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			up := newUpstream(t, registry.Options{})
-			l := startLarder(t, settings{servers: []*registry.Server{up.Server}})
-			l.mustGet(t, right, tagAsk(up))
+			l := startLarder(t, settings{servers: []*registry.Server{up.Server}, impatient: true})
+			l.awaitWord(t, right, tagAsk(up))
 			die(up.Server)
 			up.Forget()
 			before := up.Stats().Accepted
@@ -251,7 +251,7 @@ func TestOffline(t *testing.T) {
 func TestManyAskForOneTag(t *testing.T) {
 	t.Parallel()
 	up := newUpstream(t, registry.Options{})
-	l := startLarder(t, settings{servers: []*registry.Server{up.Server}, extra: []string{"revalidate_timeout: 60s"}})
+	l := startLarder(t, settings{servers: []*registry.Server{up.Server}})
 	for _, method := range []string{http.MethodGet, http.MethodHead} { // cold, then cached
 		up.Forget()
 		gate := registry.NewGate()

@@ -81,6 +81,9 @@ type settings struct {
 	servers []*registry.Server
 	// distrust leaves out the CA of servers with TLS.
 	distrust bool
+	// impatient leaves revalidate_timeout at its default. Else a tag's answer
+	// waits long enough for the upstream's word on a machine that is busy.
+	impatient bool
 	// entry are lines added to each server's entry.
 	entry []string
 	// dir is the data directory; one of the test's own when empty.
@@ -94,6 +97,9 @@ func newLarder(t *testing.T, s settings) *larder {
 	home := t.TempDir()
 	var conf strings.Builder
 	conf.WriteString("registry_proxies:\n  max_size: 90%\n  min_free: 0%\n")
+	if !s.impatient {
+		s.extra = append(s.extra, "revalidate_timeout: 20s")
+	}
 	for _, line := range s.extra {
 		conf.WriteString("  " + line + "\n")
 	}

@@ -154,14 +154,16 @@ func table() []row {
 		{name: "refused", prepare: (*registry.Server).Stop, want: cells{
 			tagCold: want(failed, 0), tagCached: want(stale, 0), tagMoved: want(stale, 0), byDigest: want(failed, 0),
 			blob: want(failed, 0), listed: want(failed, 0), ranged: want(failed, 0)}},
-		{name: "black hole, held", prepare: (*registry.Server).Silence, within: 3 * time.Second, want: cells{
+		{name: "black hole, held", prepare: (*registry.Server).Silence, impatient: true, within: 3 * time.Second, want: cells{
 			tagCached: want(stale, 0), tagMoved: want(stale, 0)}},
 		{name: "black hole", prepare: (*registry.Server).Silence, within: 30 * time.Second, want: cells{
 			tagCold: want(failed, 0), byDigest: want(failed, 0),
 			blob: want(failed, 0), listed: want(failed, 0), ranged: want(failed, 0)}},
 		{name: "no answer in time", fault: registry.Fault{Hang: true}, within: 30 * time.Second, long: true, want: cells{
-			tagCold: want(failed, 3), tagCached: want(stale, 1), byDigest: want(failed, 3),
+			tagCold: want(failed, 3), byDigest: want(failed, 3),
 			blob: want(failed, 3), listed: want(failed, 3), ranged: want(failed, 3)}},
+		{name: "no answer in time, held", fault: registry.Fault{Hang: true}, impatient: true, within: 3 * time.Second, want: cells{
+			tagCached: want(stale, 1), tagMoved: want(stale, 1)}},
 		{name: "noise", prepare: (*registry.Server).Garble, want: cells{
 			tagCold: want(failed, 0), tagCached: want(stale, 0), byDigest: want(failed, 0), blob: want(failed, 0), ranged: want(failed, 0)}},
 		{name: "noise for TLS", opts: registry.Options{TLS: true}, prepare: (*registry.Server).Garble, want: cells{

@@ -23,6 +23,9 @@ type row struct {
 	distrust bool
 	// within bounds each answer; 8 s when zero.
 	within time.Duration
+	// impatient: the mirror does not wait for the upstream's word on a tag for
+	// longer than it does by default.
+	impatient bool
 	// long rows run only with -long.
 	long bool
 	want cells
@@ -129,7 +132,7 @@ func runRow(t *testing.T, r row) {
 	var (
 		columns []situation
 		ups     []*upstream
-		conf    = settings{distrust: r.distrust, extra: []string{"stall_timeout: 1s"}}
+		conf    = settings{distrust: r.distrust, impatient: r.impatient, extra: []string{"stall_timeout: 1s"}}
 	)
 	for i, s := range situations() {
 		if s.cell(r.want).see == "" {
