@@ -84,14 +84,15 @@ func (m *Mirror) held(name oci.Name, dgst digest.Digest) (oci.Manifest, error) {
 	if _, err := io.ReadFull(blob, content); err != nil {
 		return oci.Manifest{}, fmt.Errorf("read image manifest %s: %w", dgst, err)
 	}
-	m.noteSizes(name, content)
-	return oci.Manifest{Descriptor: desc, Bytes: content}, nil
+	manifest := oci.Manifest{Descriptor: desc, Bytes: content}
+	m.noteSizes(name, manifest)
+	return manifest, nil
 }
 
 // keep puts an image manifest on disk and notes that its repository holds it.
 // That it cannot be kept is no reason not to serve it.
 func (m *Mirror) keep(ctx context.Context, name oci.Name, manifest oci.Manifest) bool {
-	m.noteSizes(name, manifest.Bytes)
+	m.noteSizes(name, manifest)
 	err := m.store.Put(ctx, manifest.Descriptor, manifest.Bytes)
 	if err == nil {
 		err = m.store.Link(name, manifest.Descriptor)
@@ -102,9 +103,13 @@ func (m *Mirror) keep(ctx context.Context, name oci.Name, manifest oci.Manifest)
 	return err == nil
 }
 
-// noteSizes remembers the sizes an image manifest states for its blobs. What
-// does not parse states none.
-func (m *Mirror) noteSizes(name oci.Name, content []byte) {
+// noteSizes remembers the sizes an image manifest states for its blobs, and its
+// own as a sign that this has been done. What does not parse states none.
+func (m *Mirror) noteSizes(name oci.Name, manifest oci.Manifest) {
+	if m.sizes.recall(name, manifest.Digest) >= 0 {
+		return
+	}
+	m.sizes.note(name, manifest.Digest, manifest.Size)
 	type descriptor struct {
 		Digest digest.Digest `json:"digest"`
 		Size   int64         `json:"size"`
@@ -113,7 +118,7 @@ func (m *Mirror) noteSizes(name oci.Name, content []byte) {
 		Config descriptor   `json:"config"`
 		Layers []descriptor `json:"layers"`
 	}
-	if json.Unmarshal(content, &image) != nil {
+	if json.Unmarshal(manifest.Bytes, &image) != nil {
 		return
 	}
 	for _, d := range append(image.Layers, image.Config) {
