@@ -246,7 +246,7 @@ func (d *demo) measure(ctx context.Context, what string, clients int, f func(con
 	if err := d.mirror.ResetPeak(); err != nil {
 		return r, err
 	}
-	before, err := scrape(ctx, d.admin+"/metrics")
+	before, err := d.quiet(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -276,6 +276,21 @@ func (d *demo) measure(ctx context.Context, what string, clients int, f func(con
 	}
 	d.rows = append(d.rows, r)
 	return r, nil
+}
+
+// quiet waits until the mirror has committed what it fetched, so that the next
+// pull finds it on disk, and returns what it has counted. A mirror that is never
+// quiet is taken as it is after ten seconds.
+func (d *demo) quiet(ctx context.Context) (served, error) {
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		s, err := scrape(ctx, d.admin+"/metrics")
+		if err != nil || s.fills == 0 || time.Now().After(deadline) {
+			return s, err
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return s, context.Cause(ctx)
+		}
+	}
 }
 
 // say prints a line of progress.
