@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // maxText bounds what an upstream's text adds to an error, in bytes.
@@ -19,11 +20,32 @@ func redactURL(u *url.URL) string {
 // printable characters, at most maxText bytes, without the query of any URL and
 // without the secrets given, should the upstream have echoed them.
 func sanitise(text string, secrets ...string) string {
+	// Before, since cleaning may shorten a secret that is no longer
+	// recognised then; after, since it may join what was kept apart.
+	text = oneLine(blank(text, secrets))
+	text = blank(text, secrets)
+	for i := range text {
+		if i+utf8.UTFMax > maxText {
+			return text[:i]
+		}
+	}
+	return text
+}
+
+// blank replaces secrets in text, but for those so short that they would blank
+// out half of it.
+func blank(text string, secrets []string) string {
 	for _, secret := range secrets {
-		if len(secret) >= 4 { // shorter ones would blank out half the text
+		if len(secret) >= 4 {
 			text = strings.ReplaceAll(text, secret, "[redacted]")
 		}
 	}
+	return text
+}
+
+// oneLine gives the printable characters of text, runs of white space as one
+// space, and of every query only its question mark.
+func oneLine(text string) string {
 	var b strings.Builder
 	query, space := false, false
 	for _, r := range text {
@@ -33,15 +55,12 @@ func sanitise(text string, secrets ...string) string {
 			continue
 		case query && !strings.ContainsRune(`"'<>)]},;`, r):
 			continue
-		case !unicode.IsPrint(r) || r == unicode.ReplacementChar:
+		case !unicode.IsPrint(r) || r == utf8.RuneError:
 			continue
 		}
 		if space {
 			b.WriteByte(' ')
 			space = false
-		}
-		if b.Len()+len(string(r)) > maxText {
-			break
 		}
 		b.WriteRune(r)
 		query = r == '?'
