@@ -17,6 +17,7 @@ package upstream
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -167,7 +168,9 @@ func New(cfg Config) (*Client, error) {
 		c.label = func(string) string { return "other" }
 	}
 	if c.log == nil {
-		c.log = logrus.NewEntry(&logrus.Logger{Out: discard{}, Formatter: new(logrus.TextFormatter), Level: logrus.PanicLevel})
+		logger := logrus.New()
+		logger.SetOutput(io.Discard)
+		c.log = logrus.NewEntry(logger)
 	}
 	c.tokens = newTokens(c.timeouts.Token, c.now)
 	c.breakers = newBreakers(c.now, c.metrics, c.log)
@@ -198,8 +201,3 @@ func (c *Client) Close() {
 
 // State is how the endpoints asked lately are doing, by scheme://host.
 func (c *Client) State() map[string]EndpointState { return c.breakers.state() }
-
-// discard is an io.Writer for a logger nobody listens to.
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }

@@ -56,7 +56,7 @@ func (c *Client) getReferrers(ctx context.Context, a *attempt, dgst digest.Diges
 		return oci.Manifest{}, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // it was read
-	if strings.Contains(resp.Header.Get("Link"), `rel="next"`) {
+	if link := resp.Header.Get("Link"); strings.Contains(link, `rel="next"`) || strings.Contains(link, "rel=next") {
 		return oci.Manifest{}, invalid(oci.ErrUnsupported, resp, "the list of referrers comes in pages")
 	}
 	content, err := readManifest(resp)
