@@ -53,10 +53,11 @@ e2e-full: ## every client with every fault (needs root)
 	test/e2e/run --full
 
 faults: ## every fault of an upstream and of a disk, at full size
-	go test -timeout 60m ./test/faults -long
+	go test -count 1 -timeout 60m ./test/faults -long
 
 crash: ## kill -9 at named points and at random, 100 rounds
-	go test -timeout 60m ./test/crash -rounds=100
+	go test -count 1 -v -timeout 60m -run 'TestKill' ./store
+	go test -count 1 -v -timeout 60m -run 'TestKill|TestResume' ./test/faults -long
 
 check: test lint demo e2e ## what has to pass before a change goes in
 	$(MAKE) fuzz FUZZTIME=10s
