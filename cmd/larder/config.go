@@ -27,10 +27,12 @@ with its file, line, key and fix. Contacts nobody.
 Exit codes: 0 the file can be used (warnings may be printed), 2 it cannot.`,
 			Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				if _, err := loadConfig(args[0], cmd.ErrOrStderr()); err != nil {
+				_, warnings, err := loadConfig(args[0])
+				warn(cmd.ErrOrStderr(), warnings)
+				if err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
 				return err
 			},
 		},
@@ -45,7 +47,8 @@ YAML: every key, defaults included, passwords masked.`,
 				if len(args) == 1 {
 					file = args[0]
 				}
-				cfg, err := loadConfig(file, cmd.ErrOrStderr())
+				cfg, warnings, err := loadConfig(file)
+				warn(cmd.ErrOrStderr(), warnings)
 				if err != nil {
 					return err
 				}
@@ -56,18 +59,20 @@ YAML: every key, defaults included, passwords masked.`,
 	return cmd
 }
 
-// loadConfig reads file, or takes the defaults when it is empty, and writes
-// warnings to w.
-func loadConfig(file string, w io.Writer) (*config.Config, error) {
+// loadConfig reads file, or takes the defaults when it is empty.
+func loadConfig(file string) (cfg *config.Config, warnings []config.Problem, err error) {
 	if file == "" {
-		return config.Default(), nil
+		return config.Default(), nil, nil
 	}
-	cfg, warnings, err := config.Load(file)
+	cfg, warnings, err = config.Load(file)
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return nil, usageErrorf("%v", err)
+		err = usageErrorf("%v", err)
 	}
+	return cfg, warnings, err
+}
+
+func warn(w io.Writer, warnings []config.Problem) {
 	for _, warning := range warnings {
 		fmt.Fprintf(w, "warning: %s\n", warning)
 	}
-	return cfg, err
 }

@@ -87,7 +87,10 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := loadConfig(f.config, cmd.ErrOrStderr())
+	cfg, warnings, err := loadConfig(f.config)
+	for _, warning := range warnings {
+		log.Warn(warning.String())
+	}
 	if err != nil {
 		return err
 	}
