@@ -240,7 +240,8 @@ func (l *larder) stop() {
 		l.t.Errorf("larder ended with %v", l.cmd.ProcessState)
 	}
 	l.exited = nil
-	for _, bad := range []string{"panic:", "DATA RACE", "goroutine 1 ["} {
+	// Secrets: passwords, tokens and what signs a URL.
+	for _, bad := range []string{"panic:", "DATA RACE", "goroutine 1 [", password, "Bearer ", "X-Amz-"} {
 		if l.log.contains(bad) {
 			l.t.Errorf("the log holds %q", bad)
 		}

@@ -73,6 +73,8 @@ type upstream struct {
 const (
 	repo = "team/app"
 	tag  = "v1"
+	// user and password are the mirror's own at registries that want some.
+	user, password = "robot", "opensesame"
 	// layerSize is more than a connection buffers in one go.
 	layerSize = 300_000
 	// rangeFrom and rangeTo are asked for by the situation ranged.
@@ -146,7 +148,7 @@ func runRow(t *testing.T, r row) {
 		conf.servers = append(conf.servers, up.Server)
 	}
 	if len(r.opts.Users) > 0 {
-		conf.entry = []string{"username: u", "password: p"}
+		conf.entry = []string{"username: " + user, "password: " + password}
 	}
 	l := startLarder(t, conf)
 	results := make([]seen, len(columns))
