@@ -28,6 +28,12 @@ type node interface {
 type client struct {
 	name  string
 	fresh func(t *testing.T, to target) node
+	// tries is how many pulls it takes to get past a mirror that fails in the
+	// middle of a layer. Where it is 2, kubelet makes the second by itself, and
+	// people do it by hand.
+	tries int
+	// resumes: the client goes on in the middle of a layer at the upstream.
+	resumes bool
 	// kubelets: the client pulls the way it does for a kubelet by default.
 	kubelets bool
 	// quick is the fault the quick suite tries.

@@ -39,16 +39,17 @@ func containerds() []client {
 	}
 	var rows []client
 	for _, k := range kinds {
-		hang, killed := silentUntilGivenUp, killedThenUpstream
+		silent, tries := silentUntilGivenUp, 1
 		if k.old {
-			hang = silentUntilClosed
+			silent = silentUntilClosed
 		}
 		if k.chunk > 0 {
-			killed = killedThenRetried
+			tries = 2 // only the first chunk of a layer is asked of anybody else
 		}
 		rows = append(rows, client{
 			name: k.name, fresh: k.fresh, kubelets: k.byCRI && !k.local && k.chunk == 0, quick: "killed",
-			faults: map[string]fault{"stopped": stopped, "killed": killed, "silent": hang, "500": failing},
+			tries: tries, resumes: true,
+			faults: map[string]fault{"stopped": stopped, "killed": killed, "cut": cut, "silent": silent, "500": failing},
 		})
 	}
 	return rows

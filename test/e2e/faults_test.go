@@ -54,6 +54,10 @@ func healthy(t *testing.T, c client) {
 	to := target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag}
 
 	pulled(t, c, to, img)
+	// The upstream counts what it sent after it sent it.
+	if err := up.WaitIdle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	sent := map[string]int64{}
 	for _, r := range up.Requests() {
 		sent[r.Target] += r.Sent
@@ -87,14 +91,12 @@ func stopped(t *testing.T, c client) {
 }
 
 // inMidLayer starts a pull, and returns when the client has written down a part
-// of the big layer, which the upstream does not finish until gate opens. Only
-// what the mirror asks for is held up. The result of the pull comes on done.
-func inMidLayer(t *testing.T, up *registry.Server, img image, n node) (gate *registry.Gate, done <-chan error) {
+// of the big layer. The upstream stalls what the mirror asks of that layer, and
+// nothing else, until up.Set is called. The pull's result comes on the channel.
+func inMidLayer(t *testing.T, up *registry.Server, img image, n node) <-chan error {
 	t.Helper()
-	gate = registry.NewGate()
-	t.Cleanup(gate.Open)
 	up.Set(registry.Fault{
-		On: registry.Blobs, Method: http.MethodGet, Gate: gate, At: gateAt,
+		On: registry.Blobs, Method: http.MethodGet, Stall: true, At: stallAt,
 		Match: func(r registry.Request) bool { return r.Target == img.layers[0] && byMirror(r) },
 	})
 	result := begin(t, n)
@@ -106,48 +108,64 @@ func inMidLayer(t *testing.T, up *registry.Server, img image, n node) (gate *reg
 		}
 		return written(n.dir(), halfway)
 	})
-	return gate, result
+	return result
 }
 
-// killedThenUpstream: the mirror is killed in the middle of a layer. The client
-// gets the rest of it, and everything else, from the upstream.
-func killedThenUpstream(t *testing.T, c client) {
-	up, img := newUpstream(t)
-	m := startMirror(t, up.Host())
-	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
-	_, done := inMidLayer(t, up, img, n)
-	m.kill()
-	if err := <-done; err != nil {
+// checkResumed demands that the client asked the upstream for the rest of the
+// big layer, and not for all of it again.
+func checkResumed(t *testing.T, up *registry.Server, img image) {
+	t.Helper()
+	own := direct(up.Requests())
+	if !slices.ContainsFunc(own, func(r registry.Request) bool {
+		return r.Target == img.layers[0] && r.Range() != "" && !strings.HasPrefix(r.Range(), "bytes=0-")
+	}) {
+		t.Errorf("the client did not resume the layer at the upstream:\n%s", describe(own))
+	}
+}
+
+// finish waits for a pull that was begun on n. A client that may lose one gets
+// a second try.
+func finish(t *testing.T, up *registry.Server, n node, done <-chan error, tries int) {
+	t.Helper()
+	err := <-done
+	for try := 1; err != nil && try < tries; try++ {
+		t.Logf("pull %d failed: %v", try, err)
+		err = <-begin(t, n)
+	}
+	if err != nil {
 		t.Fatalf("pull: %v\n%s", err, describe(up.Requests()))
 	}
-	n.check(t, img)
-	resumed := slices.ContainsFunc(direct(up.Requests()), func(r registry.Request) bool {
-		return r.Target == img.layers[0] && r.Range() != "" && !strings.HasPrefix(r.Range(), "bytes=0-")
-	})
-	if !resumed {
-		t.Errorf("the client did not resume the layer at the upstream:\n%s", describe(direct(up.Requests())))
-	}
 }
 
-// killedThenRetried: the same with a client that can lose its pull to this,
-// because it does not leave a mirror it has begun a layer with. If it does, the
-// next pull gets what is missing from the upstream. Kubelet makes that next
-// pull by itself, people do it by hand.
-func killedThenRetried(t *testing.T, c client) {
+// killed: the mirror is killed in the middle of a layer. The client gets the
+// rest of it, and everything else, from the upstream; some only when they pull
+// again, see client.tries.
+func killed(t *testing.T, c client) {
 	up, img := newUpstream(t)
 	m := startMirror(t, up.Host())
 	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
-	_, done := inMidLayer(t, up, img, n)
+	done := inMidLayer(t, up, img, n)
 	m.kill()
-	if err := <-done; err != nil {
-		t.Logf("the first pull failed: %v", err)
-		if err := <-begin(t, n); err != nil {
-			t.Fatalf("second pull: %v\n%s", err, describe(up.Requests()))
-		}
-	}
+	finish(t, up, n, done, c.tries)
 	n.check(t, img)
-	if all := direct(up.Requests()); !slices.ContainsFunc(all, func(r registry.Request) bool { return r.Target == img.layers[0] }) {
-		t.Errorf("the client did not get the layer from the upstream:\n%s", describe(all))
+	if c.resumes {
+		checkResumed(t, up, img)
+	}
+}
+
+// cut: the upstream fails the mirror in the middle of a layer, and for good,
+// while it goes on serving clients. The mirror gives the layer up in a way that
+// sends them there.
+func cut(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	m := startMirror(t, up.Host())
+	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
+	done := inMidLayer(t, up, img, n)
+	up.Set(registry.Fault{Status: http.StatusServiceUnavailable, Match: byMirror})
+	finish(t, up, n, done, c.tries)
+	n.check(t, img)
+	if c.resumes {
+		checkResumed(t, up, img)
 	}
 }
 
@@ -158,12 +176,12 @@ func killedThenRestarted(t *testing.T, c client) {
 	up, img := newUpstream(t)
 	m := startMirror(t, up.Host())
 	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
-	gate, done := inMidLayer(t, up, img, n)
+	done := inMidLayer(t, up, img, n)
 	m.kill()
 	if err := <-done; err == nil {
 		t.Error("the pull ended well without half of a layer")
 	}
-	gate.Open()
+	up.Set()
 	m.start(t)
 	if err := <-begin(t, n); err != nil {
 		t.Fatalf("pull from the mirror that was started again: %v", err)

@@ -4,14 +4,18 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 var (
 	binFlag  = flag.String("bin", "../../.cache/bin", "directory that holds larder, and containerd, ctr and crane as test/tools pins them")
+	dirFlag  = flag.String("dir", "/tmp", "directory for everything that is running; its path must be short")
 	fullFlag = flag.Bool("full", false, "every client with every fault, instead of one fault for each client")
 )
 
@@ -29,7 +33,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "test/e2e: containerd mounts what it unpacks, so these tests run as root")
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // bin is the path of a program that was built for these tests.
@@ -71,7 +81,7 @@ func await(t *testing.T, what string, ready func(context.Context) error) {
 // removed after every process that was started later has ended.
 func scratch(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "larder-e2e-")
+	dir, err := os.MkdirTemp(*dirFlag, "e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}

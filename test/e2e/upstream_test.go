@@ -44,10 +44,10 @@ const (
 	tag  = "v1"
 
 	bigLayer = 6 << 20
-	// gateAt is where the upstream stops in the middle of a layer, and
+	// stallAt is where the upstream stops in the middle of a layer, and
 	// halfway is how much of it a client must have written down before it
 	// counts as being in the middle. No other file of a client is as big.
-	gateAt  = 3 << 20
+	stallAt = 3 << 20
 	halfway = 1 << 20
 )
 
