@@ -178,7 +178,9 @@ func (f *fill) hash(ctx context.Context) {
 			return
 		}
 		if err := f.ingest.Hash(ctx, to); err != nil {
-			f.fail(fmt.Errorf("hash blob %s: %w", f.dgst, err))
+			if ctx.Err() == nil {
+				f.spilled(err)
+			}
 			return
 		}
 		hashed = to
@@ -208,7 +210,14 @@ func (f *fill) awaitHashable(ctx context.Context, hashed int64) (to int64, ok bo
 
 // verify releases the last byte, then commits.
 func (f *fill) verify(ctx context.Context) {
-	if err := f.ingest.Verify(ctx); err != nil {
+	err := f.ingest.Verify(ctx)
+	if err != nil && !errors.Is(err, oci.ErrDigestInvalid) {
+		if ctx.Err() == nil {
+			f.spilled(err)
+		}
+		return
+	}
+	if err != nil {
 		f.m.metrics.mismatches.Inc()
 		if !f.resumed {
 			// Not the upstream's fault for certain when part of the bytes had
@@ -272,6 +281,9 @@ func (f *fill) settle(ctx context.Context) {
 		f.saveState(true)
 	}
 	log := f.m.log.WithFields(fields(f.name, f.dgst))
+	if f.spill != nil {
+		log.WithError(f.spill).Warn("blob is passed through, the disk failed")
+	}
 	if err = errors.Join(err, f.ingest.Close()); err != nil {
 		log.WithError(err).Warn("close ingest")
 	}
@@ -304,6 +316,16 @@ func (f *fill) fail(err error) {
 	f.mu.Lock()
 	if f.err == nil && !f.verified {
 		f.err = err
+	}
+	f.changed.Broadcast()
+	f.mu.Unlock()
+}
+
+// spilled notes that the disk failed the fill: followers go on from upstream.
+func (f *fill) spilled(err error) {
+	f.mu.Lock()
+	if f.spill == nil {
+		f.spill = err
 	}
 	f.changed.Broadcast()
 	f.mu.Unlock()

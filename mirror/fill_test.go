@@ -89,7 +89,7 @@ func TestAbandonedFillStopsAndIsResumed(t *testing.T) {
 	b := up.AddBlob(repo, "", registry.Random(3, 4*mib))
 	gate := registry.NewGate()
 	up.Set(registry.Fault{On: registry.Blobs, Gate: gate, At: 3 * mib, Times: 1})
-	fx := start(t, up, t.TempDir(), func(c *Config, _ *store.Config) { c.FinishTimeout = time.Millisecond })
+	fx := start(t, up, t.TempDir(), func(c *configs) { c.mirror.FinishTimeout = time.Millisecond })
 
 	blob := fx.open(t, t.Context(), b.Digest)
 	if err := sameBytes(io.LimitReader(blob, 2*mib), section(b, 0, 2*mib)); err != nil {
@@ -194,7 +194,11 @@ func TestBrokenStreamsAreResumed(t *testing.T) {
 			b := up.AddBlob(repo, "", registry.Random(7, 5*mib))
 			fault.On = registry.Blobs
 			up.Set(fault)
-			fx := start(t, up, t.TempDir(), nil)
+			fx := start(t, up, t.TempDir(), func(c *configs) {
+				if fault.Stall {
+					c.upstream.Timeouts.Stall = 300 * time.Millisecond
+				}
+			})
 			fx.sizes.note(fx.name, b.Digest, b.Size())
 			blob := fx.open(t, t.Context(), b.Digest)
 			readAll(t, blob, section(b, 0, b.Size()))
@@ -309,7 +313,7 @@ func TestRefusalOfOneRepositoryIsNotAnothers(t *testing.T) {
 func TestWhatCannotBeKeptPassesThrough(t *testing.T) {
 	up := registry.Start(t, registry.Options{})
 	b := up.AddBlob(repo, "", registry.Random(12, 3*mib))
-	fx := start(t, up, t.TempDir(), func(_ *Config, c *store.Config) { c.MaxSize = store.Bytes(mib) })
+	fx := start(t, up, t.TempDir(), func(c *configs) { c.store.MaxSize = store.Bytes(mib) })
 
 	access := &oci.Access{}
 	blob, err := fx.Blob(oci.WithAccess(t.Context(), access), fx.name, b.Digest)

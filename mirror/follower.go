@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -79,10 +80,13 @@ func (fw *follower) Read(p []byte) (int, error) {
 	}
 	n, err := fw.file.ReadAt(p[:min(int64(len(p)), ready)], fw.off)
 	fw.advance(int64(n))
-	if errors.Is(err, io.EOF) && n > 0 {
-		err = nil
+	if n > 0 {
+		return n, nil
 	}
-	return n, err
+	if err != nil && !fw.detour(err) {
+		return 0, err
+	}
+	return fw.readTail(p)
 }
 
 // SendTo copies n bytes to w as they arrive, from the file by sendfile where
@@ -104,11 +108,25 @@ func (fw *follower) SendTo(w io.Writer, n int64) (int64, error) {
 		k, err := io.CopyN(w, fw.file, min(ready, n-sent))
 		fw.advance(k)
 		sent += k
-		if err != nil {
+		if err != nil && !fw.detour(err) {
 			return sent, err
 		}
 	}
 	return sent, nil
+}
+
+// detour has the follower go on from upstream after its disk failed to give
+// back what was written; it reports false when err is no such failure. What it
+// reads from there on was not hashed with what came before: only the client can
+// verify it.
+func (fw *follower) detour(err error) bool {
+	if !errors.Is(err, syscall.EIO) && !errors.Is(err, io.EOF) {
+		return false
+	}
+	fw.f.m.log.WithError(err).WithFields(fields(fw.f.name, fw.f.dgst)).Warn("blob cannot be read back, going on from upstream")
+	fw.tail = newPassage(fw.f.dgst, fw.f.size, fw.onward)
+	fw.tail.off = fw.off
+	return true
 }
 
 // Close ends the follower's part in the fill.

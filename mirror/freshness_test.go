@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
-	"github.com/larder-registry/larder/store"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -36,10 +35,10 @@ func tagged(t *testing.T, change func(*Config)) (*fixture, registry.Image, *cloc
 	up := registry.Start(t, registry.Options{})
 	image := up.AddImage(repo, "v1", registry.NewLayer(1, 1000))
 	c := &clock{t: time.Now()}
-	fx := start(t, up, t.TempDir(), func(cfg *Config, _ *store.Config) {
-		cfg.Now = c.now
+	fx := start(t, up, t.TempDir(), func(cfg *configs) {
+		cfg.mirror.Now = c.now
 		if change != nil {
-			change(cfg)
+			change(&cfg.mirror)
 		}
 	})
 	return fx, image, c

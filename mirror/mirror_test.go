@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
@@ -34,30 +33,37 @@ type fixture struct {
 	stop func()
 }
 
+// configs are what a fixture is made of.
+type configs struct {
+	mirror   Config
+	store    store.Config
+	upstream upstream.Config
+}
+
 // start makes a fixture; change adjusts the configurations.
-func start(t *testing.T, up *registry.Server, dir string, change func(*Config, *store.Config)) *fixture {
+func start(t *testing.T, up *registry.Server, dir string, change func(*configs)) *fixture {
 	t.Helper()
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	log := logrus.NewEntry(logger)
-	cfg := Config{Log: log}
-	storeCfg := store.Config{Dir: dir, MinFree: store.Bytes(0), Log: log}
+	cfg := configs{
+		mirror:   Config{Log: log},
+		store:    store.Config{Dir: dir, MinFree: store.Bytes(0), Log: log},
+		upstream: upstream.Config{Registries: []upstream.Registry{{Host: up.Host(), Insecure: true}}},
+	}
 	if change != nil {
-		change(&cfg, &storeCfg)
+		change(&cfg)
 	}
-	s, err := store.Open(t.Context(), storeCfg)
+	s, err := store.Open(t.Context(), cfg.store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := upstream.New(upstream.Config{
-		Registries: []upstream.Registry{{Host: up.Host(), Insecure: true}},
-		Timeouts:   upstream.Timeouts{Stall: 300 * time.Millisecond},
-	})
+	client, err := upstream.New(cfg.upstream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Store, cfg.Upstream = s, client
-	m, err := New(cfg)
+	cfg.mirror.Store, cfg.mirror.Upstream = s, client
+	m, err := New(cfg.mirror)
 	if err != nil {
 		t.Fatal(err)
 	}
