@@ -37,26 +37,24 @@ func (s *Store) openIndex() error {
 // attach opens the database for writing and reads what memory does not know
 // better. A damaged one is replaced. mu is held.
 func (ix *index) attach() error {
-	ix.why = ix.tryAttach()
+	err := ix.tryAttach()
 	s := ix.store
 	switch {
-	case errors.Is(ix.why, errPanicked):
-		s.log.WithError(ix.why).Error("index cannot be opened; going on in memory until the next start")
+	case errors.Is(err, errPanicked):
+		s.log.WithError(err).Error("index cannot be opened; going on in memory until the next start")
 		ix.closed = true
-		return ix.why
-	case ix.why == nil, errors.Is(ix.why, errNewer), errors.Is(ix.why, ErrNoSpace):
-		return ix.why
+		return ix.note(err)
+	case err == nil, errors.Is(err, errNewer), errors.Is(err, ErrNoSpace):
+		return ix.note(err)
 	}
-	s.log.WithError(ix.why).Warn("index cannot be read; rebuilding it from the files, tags are lost")
+	s.log.WithError(err).Warn("index cannot be read; rebuilding it from the files, tags are lost")
 	if err := os.RemoveAll(ix.dir()); err != nil {
-		ix.why = noSpace(fmt.Errorf("remove index: %w", err))
-		return ix.why
+		return ix.note(noSpace(fmt.Errorf("remove index: %w", err)))
 	}
 	s.mu.Lock()
 	s.dirtyAll()
 	s.mu.Unlock()
-	ix.why = ix.tryAttach()
-	return ix.why
+	return ix.note(ix.tryAttach())
 }
 
 // tryAttach is one attempt of attach.
@@ -145,7 +143,8 @@ func (ix *index) peek() error {
 }
 
 // read restores into memory every entry that memory has not changed since, and
-// notes for removal those that say nothing.
+// notes for removal those that say nothing. Where memory lost count of what it
+// changed, it restores nothing and has every entry written as memory has it.
 func (ix *index) read(db *database) error {
 	text, err := db.get(versionKey)
 	if err != nil {
@@ -161,12 +160,16 @@ func (ix *index) read(db *database) error {
 	s := ix.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	lost := ix.lost
+	if ix.lost = false; lost {
+		s.dirtyAll()
+	}
 	return db.each(func(text, value []byte) error {
 		k, ok := parseKey(text)
 		if !ok {
 			return nil
 		}
-		if _, newer := ix.changed[k]; !newer && !s.restore(k, value) {
+		if _, newer := ix.changed[k]; lost || !newer && !s.restore(k, value) {
 			s.dirty(k)
 		}
 		return nil

@@ -188,11 +188,13 @@ func (s *Store) restore(k key, value []byte) bool {
 		if v.Confirmed != 0 {
 			t.Confirmed = time.Unix(v.Confirmed, 0)
 		}
+		s.names++
 		s.repository(k.name).tags[k.item] = t
 	case kindLink:
 		if s.blobs[digest.Digest(k.item)] == nil {
 			return false
 		}
+		s.names++
 		s.repository(k.name).links[digest.Digest(k.item)] = string(value)
 	}
 	return true
@@ -207,15 +209,29 @@ type index struct {
 	// mu serialises whoever uses db; never taken under Store.mu.
 	mu     sync.Mutex
 	db     *database
-	why    error // why db is nil, or why it is not written to
 	closed bool
 
-	// changed holds the keys to write; Store.mu guards it.
+	whyMu sync.Mutex
+	why   error // why db is nil, or why it is not written to
+
+	// changed holds the keys to write, or lost says that there were too many to
+	// remember; Store.mu guards both.
 	changed map[key]struct{}
+	lost    bool
 }
 
+// maxChanged bounds the keys that wait for a disk that cannot be written to.
+const maxChanged = 200_000
+
 // dirty notes that k's entry changed. Store.mu is held.
-func (s *Store) dirty(k key) { s.index.changed[k] = struct{}{} }
+func (s *Store) dirty(k key) {
+	ix := s.index
+	if len(ix.changed) >= maxChanged {
+		clear(ix.changed)
+		ix.lost = true
+	}
+	ix.changed[k] = struct{}{}
+}
 
 // persist has the index written: soon, or before it returns where the
 // configuration says SyncWrites.
@@ -246,30 +262,38 @@ func (ix *index) flush() error {
 // flushLocked is flush with mu held.
 func (ix *index) flushLocked() error {
 	if ix.db == nil {
-		return ix.why
+		return ix.trouble()
 	}
-	if ix.why = ix.guard(time.Second); ix.why != nil {
-		return ix.why
+	if err := ix.guard(time.Second); err != nil {
+		return ix.note(err)
 	}
 	s := ix.store
+	s.mu.Lock()
+	lost := ix.lost
+	s.mu.Unlock()
+	if lost {
+		if err := ix.read(ix.db); err != nil {
+			return ix.note(err)
+		}
+	}
 	s.mu.Lock()
 	changed := ix.changed
 	ix.changed = make(map[key]struct{})
 	s.mu.Unlock()
 	if len(changed) == 0 {
-		return nil
+		return ix.note(nil)
 	}
 	s.at("flush")
 	err := ix.write(changed)
 	if err != nil {
+		err = fmt.Errorf("write index: %w", err)
 		s.mu.Lock()
 		maps.Copy(ix.changed, changed)
 		s.mu.Unlock()
-		s.log.WithError(err).Warn("cannot write the index; trying again later")
-		ix.why = fmt.Errorf("write index: %w", err)
+		s.log.WithError(err).Warn("trying again later")
 	}
 	s.at("flushed")
-	return ix.why
+	return ix.note(err)
 }
 
 // write writes the present values of the keys, in batches, so that neither
@@ -299,10 +323,19 @@ func (ix *index) write(changed map[key]struct{}) error {
 	return nil
 }
 
-// trouble says why the index is not written to, or nil.
+// note remembers why the index is not written to, and returns it.
+func (ix *index) note(err error) error {
+	ix.whyMu.Lock()
+	defer ix.whyMu.Unlock()
+	ix.why = err
+	return err
+}
+
+// trouble says why the index is not written to, or nil. It never waits for one
+// who is writing.
 func (ix *index) trouble() error {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
+	ix.whyMu.Lock()
+	defer ix.whyMu.Unlock()
 	return ix.why
 }
 

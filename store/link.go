@@ -25,10 +25,14 @@ func (s *Store) Link(name oci.Name, desc oci.Descriptor) error {
 		return oci.ErrBlobUnknown
 	}
 	links := s.repository(name).links
-	old, ok := links[desc.Digest]
-	if ok && old == desc.MediaType {
+	old, known := links[desc.Digest]
+	if known && old == desc.MediaType {
 		s.mu.Unlock()
 		return nil
+	}
+	if !known {
+		s.shed()
+		links = s.repository(name).links // as in SetTag
 	}
 	links[desc.Digest] = desc.MediaType
 	s.dirty(linkKey(name, desc.Digest))

@@ -81,7 +81,7 @@ func (s *Store) makeDirs() error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
-	for _, dir := range []string{"blobs", "ingest", "index"} {
+	for _, dir := range []string{"blobs", "ingest"} {
 		if err := os.MkdirAll(filepath.Join(s.dir, dir), 0o755); err != nil {
 			if err = noSpace(err); !errors.Is(err, ErrNoSpace) {
 				return err

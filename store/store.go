@@ -29,7 +29,7 @@
 //
 // Where to look: limit.go (sizes in the configuration), recover.go (what Open
 // does), blob.go (reading), ingest.go and hash.go (writing), state.go (resuming),
-// tag.go, link.go and manifest.go (names), evict.go and space.go (room), index.go,
+// tag.go, link.go, manifest.go and shed.go (names), evict.go and space.go (room), index.go,
 // attach.go, preflight.go and badger.go (persistence), lock.go and ballast.go
 // (the rest of the directory).
 package store
@@ -122,6 +122,7 @@ type Store struct {
 	bytes    int64                             // sum of the sizes in blobs
 	parents  map[digest.Digest][]digest.Digest // image manifests that list a digest
 	repos    map[oci.Name]*repository
+	names    int                // tags and links made, see shed
 	ingests  map[string]*Ingest // by id
 	partials map[string]*partial
 	evicted  map[string]uint64

@@ -55,7 +55,12 @@ func (s *Store) SetTag(ref oci.Reference, t Tag) error {
 		s.mu.Unlock()
 		return oci.ErrManifestUnknown
 	}
-	s.repository(ref.Name).tags[ref.Tag] = t
+	repo := s.repository(ref.Name)
+	if _, known := repo.tags[ref.Tag]; !known {
+		s.shed()
+		repo = s.repository(ref.Name) // it may have been shed with its last name
+	}
+	repo.tags[ref.Tag] = t
 	s.dirty(tagKey(ref))
 	s.mu.Unlock()
 	return s.persist()
@@ -79,10 +84,8 @@ func (s *Store) ConfirmTag(ref oci.Reference, at time.Time) {
 // is not there is fine.
 func (s *Store) DeleteTag(ref oci.Reference) error {
 	s.mu.Lock()
-	if repo := s.repos[ref.Name]; repo != nil {
-		delete(repo.tags, ref.Tag)
-		s.dirty(tagKey(ref))
-		s.tidy(ref.Name)
+	if s.repos[ref.Name] != nil {
+		s.dropName(tagKey(ref))
 	}
 	s.mu.Unlock()
 	return s.persist()
@@ -141,10 +144,18 @@ func (s *Store) repository(name oci.Name) *repository {
 	return repo
 }
 
-// tidy drops a repository that holds nothing. Store.mu is held.
-func (s *Store) tidy(name oci.Name) {
-	if repo := s.repos[name]; repo != nil && len(repo.tags) == 0 && len(repo.links) == 0 {
-		delete(s.repos, name)
+// dropName drops a tag or link of a repository, which goes with its last one.
+// Store.mu is held.
+func (s *Store) dropName(k key) {
+	repo := s.repos[k.name]
+	if k.kind == kindTag {
+		delete(repo.tags, k.item)
+	} else {
+		delete(repo.links, digest.Digest(k.item))
+	}
+	s.dirty(k)
+	if len(repo.tags) == 0 && len(repo.links) == 0 {
+		delete(s.repos, k.name)
 	}
 }
 
@@ -157,16 +168,13 @@ func (s *Store) dropNames(gone map[digest.Digest]bool) {
 	for name, repo := range s.repos {
 		for tag, t := range repo.tags {
 			if gone[t.Digest] && s.blobs[t.Digest] == nil {
-				delete(repo.tags, tag)
-				s.dirty(tagKey(oci.Reference{Name: name, Tag: tag}))
+				s.dropName(tagKey(oci.Reference{Name: name, Tag: tag}))
 			}
 		}
 		for dgst := range gone {
 			if _, ok := repo.links[dgst]; ok && s.blobs[dgst] == nil {
-				delete(repo.links, dgst)
-				s.dirty(linkKey(name, dgst))
+				s.dropName(linkKey(name, dgst))
 			}
 		}
-		s.tidy(name)
 	}
 }

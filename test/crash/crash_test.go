@@ -176,6 +176,9 @@ func (m *mirror) loadAndKill(pool []registry.Image, random *rand.Rand) *figures 
 	if err := m.up.WaitIdle(ctx); err != nil {
 		m.t.Error(err)
 	}
+	if n := f.early.Load(); n > 0 {
+		m.t.Errorf("%d answers were cut while the mirror lived", n)
+	}
 	f.upstream = sent(m.up.Requests()[len(from):])
 	return f
 }
