@@ -18,7 +18,7 @@ import (
 // know nothing of ?ns=, and reach the mirror by the path form. They choose
 // between mirror and upstream once, when they ask for the image manifest.
 func containersImage() []client {
-	faults := map[string]fault{"stopped": stopped, "killed": killed, "silent": silentUntilClosed, "500": failing}
+	faults := map[string]fault{"stopped": stopped, "killed": killed, "cut": cutThenHealed, "silent": silentUntilClosed, "500": failing}
 	return []client{
 		{name: "podman", fresh: freshPodman, tries: 2, quick: "stopped", faults: faults},
 		{name: "skopeo", fresh: freshSkopeo, tries: 2, quick: "killed", faults: faults},

@@ -9,7 +9,7 @@ import (
 // crane is the row of crane. It knows no mirrors: it is pointed at one by the
 // name it pulls, and has nowhere to go when that one is away.
 func crane() client {
-	return client{name: "crane", fresh: freshCrane, quick: "killed", faults: map[string]fault{"killed": killedThenRestarted}}
+	return client{name: "crane", fresh: freshCrane, quick: "killed", faults: map[string]fault{"killed": killedThenRestarted, "cut": cutThenHealed}}
 }
 
 type craneNode struct {

@@ -189,6 +189,27 @@ func killedThenRestarted(t *testing.T, c client) {
 	n.check(t, img)
 }
 
+// cutThenHealed: the same as cut with a client that gets nothing from the
+// upstream by itself once the mirror has given it the image manifest. It loses
+// its pull, and the next too, until the upstream serves the mirror again and the
+// mirror asks it again.
+func cutThenHealed(t *testing.T, c client) {
+	up, img := newUpstream(t)
+	m := startMirror(t, up.Host())
+	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
+	done := inMidLayer(t, up, img, n)
+	up.Set(registry.Fault{Status: http.StatusServiceUnavailable, Match: byMirror})
+	if err := <-done; err == nil {
+		t.Error("the pull ended well without half of a layer")
+	}
+	up.Set()
+	await(t, "a pull to succeed", n.pull)
+	n.check(t, img)
+	if own := direct(up.Requests()); len(own) > 0 {
+		t.Errorf("the client went to the upstream by itself:\n%s", describe(own))
+	}
+}
+
 // standIn answers at an address of its own in place of a mirror that is ill.
 type standIn struct {
 	addr  string
