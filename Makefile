@@ -56,8 +56,8 @@ faults: ## every fault of an upstream and of a disk, at full size
 	go test -count 1 -timeout 60m ./test/faults -long
 
 crash: ## kill -9 at named points and at random, 100 rounds
-	go test -count 1 -v -timeout 60m -run 'TestKill' ./store
-	go test -count 1 -v -timeout 60m -run 'TestKill|TestResume' ./test/faults -long
+	go test -count 1 -timeout 60m -v -run Killed ./store -crash 10
+	go test -count 1 -timeout 60m -v ./test/crash -rounds 100
 
 check: test lint demo e2e ## what has to pass before a change goes in
 	$(MAKE) fuzz FUZZTIME=10s
