@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func (m *Mirror) blob(ctx context.Context, name oci.Name, dgst digest.Digest, ac
 	for {
 		if blob, err := m.store.Blob(dgst); err == nil {
 			access.Outcome = oci.OutcomeHit
-			return blob, nil
+			return heldBlob{blob, m.log}, nil
 		}
 		if m.offline {
 			return nil, errOffline
@@ -147,29 +148,32 @@ func (m *Mirror) followOpened(ctx context.Context, f *fill, access *oci.Access) 
 		f.leave()
 		return nil, ctx.Err()
 	}
-	if f.ingest != nil {
+	blob, err := m.follow(ctx, f, access)
+	if err != nil {
+		f.leave()
+		return nil, err
+	}
+	return blob, nil
+}
+
+// follow returns a reader of an opened fill, or one that goes past it when the
+// blob cannot be kept.
+func (m *Mirror) follow(ctx context.Context, f *fill, access *oci.Access) (oci.Blob, error) {
+	if err := f.failure(); err != nil {
+		return nil, err
+	}
+	if f.unkept == nil {
 		blob, err := f.follow(ctx)
 		if err == nil {
 			return blob, nil
 		}
 		// The fill was over before it could be followed.
-		defer f.leave()
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.err != nil {
-			return nil, f.err
-		}
-		return nil, errAbandoned
+		return nil, cmp.Or(f.failure(), errAbandoned)
 	}
-	defer f.leave()
-	if f.unkept != nil {
-		access.Outcome, access.Reason = oci.OutcomePass, "disk"
-		m.log.WithError(f.unkept).WithFields(fields(f.name, f.dgst)).Debug("blob passes through")
-		return newPassage(f.dgst, f.size, m.opener(ctx, f.name, f.dgst)), nil
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return nil, f.err
+	access.Outcome, access.Reason = oci.OutcomePass, "disk"
+	m.log.WithError(f.unkept).WithFields(fields(f.name, f.dgst)).Debug("blob passes through")
+	f.leave()
+	return newPassage(f.dgst, f.size, m.opener(ctx, f.name, f.dgst)), nil
 }
 
 // isRefusal reports whether an upstream said no, rather than nothing.
@@ -211,4 +215,26 @@ func (m *Mirror) statUpstream(ctx context.Context, name oci.Name, dgst digest.Di
 		return oci.Descriptor{}, fmt.Errorf("stat blob %s: %w", dgst, err)
 	}
 	return desc, nil
+}
+
+// sizeOf finds out how large a blob is whose body has been opened: from the
+// body, from the image manifest that listed it, or by asking once more. A blob
+// of unknown size cannot be answered with an exact length, so it is not.
+func (m *Mirror) sizeOf(ctx context.Context, name oci.Name, dgst digest.Digest, body oci.Body) (int64, error) {
+	if body.Size >= 0 {
+		return body.Size, nil
+	}
+	if size := m.sizes.recall(name, dgst); size >= 0 {
+		return size, nil
+	}
+	desc, err := m.upstream.StatBlob(ctx, name, dgst)
+	if err == nil && desc.Size < 0 {
+		err = errors.New("it says no length")
+	}
+	if err != nil {
+		e := oci.Errorf(oci.ErrUnavailable, "upstream did not say how large %s is: %v", dgst, err)
+		e.Reason = "length"
+		return 0, e
+	}
+	return desc.Size, nil
 }

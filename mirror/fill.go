@@ -104,50 +104,60 @@ func (f *fill) run(ctx context.Context, want oci.Span) {
 }
 
 // open asks the upstream for the wanted bytes and the store for a place to
-// keep the blob. A partial ingest of an earlier life is resumed: then only
-// what it lacks is asked for, and nothing at all when it lacks nothing.
+// keep the blob, both at once when the size is known from its image manifest. A
+// partial ingest of an earlier life is resumed: then only what it lacks is asked
+// for, and nothing at all when it lacks nothing.
 func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
-	if size, ok := f.m.store.Partial(f.dgst); ok {
-		if ingest, err := f.m.store.Ingest(ctx, f.dgst, size); err == nil {
-			f.keepIn(ingest)
-			gap := f.gapFor(want.Start)
-			if gap.Len() == 0 {
-				return oci.Body{}, nil
-			}
-			return f.request(ctx, gap)
-		}
-	}
-	if size := f.m.sizes.recall(f.name, f.dgst); size >= 0 {
-		// What cannot be kept is not asked for here: each request will.
-		if f.unkept = f.m.store.Degraded(); f.unkept != nil {
-			f.size = size
+	if size, ok := f.m.store.Partial(f.dgst); ok && f.reserve(ctx, size) == nil {
+		if want = f.gapFor(want.Start); want.Len() == 0 {
 			return oci.Body{}, nil
 		}
+		return f.request(ctx, want)
+	}
+	size := f.m.sizes.recall(f.name, f.dgst)
+	if size >= 0 && f.m.store.Degraded() != nil && f.reserve(ctx, size) != nil {
+		// It cannot be kept, so it is not asked for here: each request will.
+		f.unkept = store.ErrNoSpace
+		return oci.Body{}, nil
+	}
+	var reserving sync.WaitGroup
+	if size >= 0 && f.ingest == nil {
+		reserving.Go(func() { f.unkept = f.reserve(ctx, size) })
 	}
 	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, want)
+	reserving.Wait()
 	if err != nil {
 		return oci.Body{}, err
 	}
 	f.noRange = body.Offset < want.Start
-	if f.size, err = f.m.sizeOf(ctx, f.name, f.dgst, body); err != nil {
-		return oci.Body{}, errors.Join(err, body.Close())
+	switch {
+	case size < 0:
+		if size, err = f.m.sizeOf(ctx, f.name, f.dgst, body); err == nil {
+			f.unkept = f.reserve(ctx, size)
+		}
+	case body.Size >= 0 && body.Size != size:
+		err = oci.Errorf(oci.ErrSizeInvalid, "upstream says %s has %d bytes, the image manifest says %d", f.dgst, body.Size, size)
 	}
-	ingest, err := f.m.store.Ingest(ctx, f.dgst, f.size)
-	if err != nil {
-		f.unkept = err
-		return oci.Body{}, body.Close()
+	if err == nil && f.unkept == nil {
+		return body, nil
 	}
-	f.keepIn(ingest)
-	return body, nil
+	closeBody(body)
+	return oci.Body{}, err
 }
 
-// keepIn makes ingest the fill's own.
-func (f *fill) keepIn(ingest *store.Ingest) {
-	f.ingest, f.size = ingest, ingest.Descriptor().Size
+// reserve makes a place for size bytes, or says why there is none.
+func (f *fill) reserve(ctx context.Context, size int64) error {
+	f.size = size
+	ingest, err := f.m.store.Ingest(ctx, f.dgst, size)
+	if err != nil {
+		return err
+	}
+	f.ingest = ingest
 	for _, s := range ingest.Held() {
 		f.held = f.held.add(s)
 	}
 	f.resumed = len(f.held) > 0
+	return nil
 }
 
 // gapFor returns the missing run of bytes to ask for first when somebody wants
@@ -287,7 +297,7 @@ func (f *fill) settle(ctx context.Context) {
 	if err = errors.Join(err, f.ingest.Close()); err != nil {
 		log.WithError(err).Warn("close ingest")
 	}
-	if f.err != nil && !errors.Is(f.err, errAbandoned) && !errors.Is(f.err, errClosing) {
+	if f.err != nil && !isRefusal(f.err) && !errors.Is(f.err, errAbandoned) && !errors.Is(f.err, errClosing) {
 		log.WithError(f.err).Warn("fill failed")
 	}
 }
@@ -319,6 +329,13 @@ func (f *fill) fail(err error) {
 	}
 	f.changed.Broadcast()
 	f.mu.Unlock()
+}
+
+// failure is why the fill failed, if it has.
+func (f *fill) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
 }
 
 // spilled notes that the disk failed the fill: followers go on from upstream.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -379,5 +381,35 @@ func TestRangeIgnoredWhileAStreamIsRunning(t *testing.T) {
 	}
 	if n := up.Count(registry.Blobs); n != 2 {
 		t.Errorf("%d upstream requests, want 2", n)
+	}
+}
+
+func TestBytesThatCannotBeReadBackComeFromUpstream(t *testing.T) {
+	up := registry.Start(t, registry.Options{})
+	b := up.AddBlob(repo, "", registry.Random(15, 4*mib))
+	gate := registry.NewGate()
+	up.Set(registry.Fault{On: registry.Blobs, Gate: gate, At: 3 * mib, Times: 1})
+	dir := t.TempDir()
+	fx := start(t, up, dir, nil)
+	blob := fx.open(t, t.Context(), b.Digest)
+	// Once the upstream is held back, all that came before is on disk.
+	readAll(t, io.LimitReader(blob, mib), section(b, 0, mib))
+	ahead := fx.open(t, t.Context(), b.Digest)
+	readAll(t, io.LimitReader(ahead, 3*mib), section(b, 0, 3*mib))
+	ahead.Close()
+
+	ingests, err := filepath.Glob(filepath.Join(dir, "ingest", "*", "data"))
+	if err != nil || len(ingests) != 1 {
+		t.Fatalf("ingests %v, %v", ingests, err)
+	}
+	if err := os.Truncate(ingests[0], mib); err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, blob, section(b, mib, b.Size()))
+	blob.Close()
+	gate.Open()
+	fx.settled(t, b.Digest)
+	if _, err := fx.store.Stat(b.Digest); err == nil {
+		t.Error("a blob that could not be read back was committed")
 	}
 }

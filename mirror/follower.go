@@ -123,7 +123,7 @@ func (fw *follower) detour(err error) bool {
 	if !errors.Is(err, syscall.EIO) && !errors.Is(err, io.EOF) {
 		return false
 	}
-	fw.f.m.log.WithError(err).WithFields(fields(fw.f.name, fw.f.dgst)).Warn("blob cannot be read back, going on from upstream")
+	fw.f.spilled(fmt.Errorf("read back: %w", err))
 	fw.tail = newPassage(fw.f.dgst, fw.f.size, fw.onward)
 	fw.tail.off = fw.off
 	return true

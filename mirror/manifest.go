@@ -64,12 +64,15 @@ func (m *Mirror) await(ctx context.Context, c *check, access *oci.Access) (oci.M
 	}
 }
 
-// held reads an image manifest from disk, if the repository is known to hold
-// it.
+// held returns an image manifest that is on disk, if the repository is known to
+// hold it; from memory when it has been read lately.
 func (m *Mirror) held(name oci.Name, dgst digest.Digest) (oci.Manifest, error) {
 	desc, err := m.store.Linked(name, dgst)
 	if err != nil {
 		return oci.Manifest{}, err
+	}
+	if manifest, ok := m.manifests.get(name, dgst); ok && m.store.Touch(dgst) {
+		return manifest, nil
 	}
 	blob, err := m.store.Blob(dgst)
 	if err != nil {
@@ -85,6 +88,7 @@ func (m *Mirror) held(name oci.Name, dgst digest.Digest) (oci.Manifest, error) {
 		return oci.Manifest{}, fmt.Errorf("read image manifest %s: %w", dgst, err)
 	}
 	manifest := oci.Manifest{Descriptor: desc, Bytes: content}
+	m.manifests.put(name, manifest)
 	m.noteSizes(name, manifest)
 	return manifest, nil
 }

@@ -96,7 +96,8 @@ type Mirror struct {
 	checks    checks
 	referrers referrers
 	failures  *failures
-	sizes     *sizes
+	sizes     sizes
+	manifests manifests
 	buffers   buffers
 	metrics   *metrics
 
@@ -118,7 +119,6 @@ func New(cfg Config) (*Mirror, error) {
 		revalidateTimeout: orElse(cfg.RevalidateTimeout, 800*time.Millisecond),
 		staleIfError:      orElse(cfg.StaleIfError, 7*24*time.Hour),
 		finishTimeout:     orElse(cfg.FinishTimeout, 10*time.Minute),
-		sizes:             newSizes(),
 	}
 	if m.log == nil {
 		m.log = logrus.NewEntry(logrus.StandardLogger())
