@@ -263,3 +263,51 @@ func TestBadPin(t *testing.T) {
 		t.Fatalf("a bad glob: %v", err)
 	}
 }
+
+// TestIndexIsNoDirectory has something else stand where the index should be.
+func TestIndexIsNoDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "index"), []byte("not one"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, roomy(dir))
+	if err := s.index.trouble(); err != nil {
+		t.Errorf("the index was not replaced: %v", err)
+	}
+}
+
+// TestDiedWhileOpening is a start that ended inside badger: the next one does
+// not try the same index again.
+func TestDiedWhileOpening(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, roomy(dir))
+	desc := oci.Descriptor{Digest: digest.FromString("x"), Size: 1}
+	if err := s.Put(t.Context(), desc, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	ref := oci.Reference{Name: oci.Name{Registry: "r.test", Repository: "a"}, Tag: "t"}
+	if err := s.SetTag(ref, Tag{Descriptor: desc}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "index", "OPENING"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s = mustOpen(t, roomy(dir))
+		if _, err := s.Tag(ref); !errors.Is(err, oci.ErrManifestUnknown) {
+			t.Errorf("a tag of the index that was given up: %v", err)
+		}
+		if _, err := s.Stat(desc.Digest); err != nil {
+			t.Errorf("a blob went with the index: %v", err)
+		}
+		if err := s.index.trouble(); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -97,6 +98,46 @@ func links(t *testing.T, h house) {
 	desc.MediaType = strings.Repeat("x", 256)
 	if err := s.Link(name, desc); !errors.Is(err, oci.ErrNameInvalid) {
 		t.Fatalf("an endless media type: %v", err)
+	}
+}
+
+func namesCleaned(t *testing.T, h house) {
+	s := h.store(t)
+	gone, _ := PutManifest(t, s, digest.FromString("gone"))
+	stays, _ := PutManifest(t, s, digest.FromString("stays"))
+	a, b := oci.Name{Registry: "r.test", Repository: "a"}, oci.Name{Registry: "r.test", Repository: "b"}
+	for _, ref := range []oci.Reference{{Name: a, Tag: "t"}, {Name: b, Tag: "t"}} {
+		if err := s.SetTag(ref, store.Tag{Descriptor: gone}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Link(ref.Name, gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Link(b, stays); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if err := os.Remove(BlobPath(h.dir, gone.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	s = h.store(t)
+	if got, err := s.Repositories(-1, ""); err != nil || !slices.Equal(got, []string{b.String()}) {
+		t.Errorf("repositories are %v, %v", got, err)
+	}
+	if got, err := s.Tags(b, -1, ""); err != nil || len(got) != 0 {
+		t.Errorf("tags are %v, %v", got, err)
+	}
+	if _, err := s.Linked(b, stays.Digest); err != nil {
+		t.Errorf("the link of what stayed: %v", err)
+	}
+	// The content may come back; what the names said of it does not.
+	PutManifest(t, s, digest.FromString("gone"))
+	if _, err := s.Linked(a, gone.Digest); !errors.Is(err, oci.ErrBlobUnknown) {
+		t.Errorf("a link came back: %v", err)
+	}
+	if _, err := s.Tag(oci.Reference{Name: a, Tag: "t"}); !errors.Is(err, oci.ErrManifestUnknown) {
+		t.Errorf("a tag came back: %v", err)
 	}
 }
 

@@ -49,6 +49,7 @@ func Run(t *testing.T, open Open) {
 		{"a partial with false claims fails its digest", resumeLies},
 		{"partials that cannot be resumed go at open", partialsCleaned},
 		{"files that are no blobs go at open", strangersCleaned},
+		{"names of files that are gone go at open", namesCleaned},
 		{"a blob whose file vanished is forgotten", vanished},
 		{"a blob whose file is short is removed", short},
 		{"a discarded blob can be fetched again", discarded},
