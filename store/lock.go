@@ -69,10 +69,8 @@ func lockHolder(dir string) string {
 	return "process " + pid
 }
 
-// release gives the directory up.
+// release gives the directory up. Closing alone would not do while a process
+// that is just being started has a copy of the descriptor.
 func (l *dirLock) release() error {
-	if l == nil {
-		return nil
-	}
-	return l.dir.Close()
+	return errors.Join(unix.Flock(int(l.dir.Fd()), unix.LOCK_UN), l.dir.Close())
 }
