@@ -32,15 +32,17 @@ type ask struct {
 	repo   string
 	tag    string // of a manifest; its digest is asked for when empty
 	blob   registry.Blob
+	// inPath names the registry in the path, as podman does, instead of in ns.
+	inPath bool
 	kind   registry.Kind // Manifests or Blobs
-	// from and to make a Range; to is exclusive, and -1 an open end. Both zero
-	// ask for everything.
+	// from and to make a Range; to is exclusive, and -1 an open end. A negative
+	// from asks for that many bytes at the end. Both zero ask for everything.
 	from, to int64
 	// leaveAfter hangs up after that many bytes; zero reads to the end.
 	leaveAfter int64
 }
 
-// path is how containerd asks: with the registry in ns.
+// path is how containerd asks, with the registry in ns, unless inPath.
 func (a ask) path() string {
 	target, where := a.blob.Digest.String(), "blobs"
 	if a.kind == registry.Manifests {
@@ -49,11 +51,17 @@ func (a ask) path() string {
 			target = a.tag
 		}
 	}
+	if a.inPath {
+		return "/v2/f/" + a.server.Host() + "/" + a.repo + "/" + where + "/" + target
+	}
 	return "/v2/" + a.repo + "/" + where + "/" + target + "?ns=" + url.QueryEscape(a.server.Host())
 }
 
 // span is the part of the blob that is asked for.
 func (a ask) span() (start, end int64) {
+	if a.from < 0 {
+		return max(a.blob.Size()+a.from, 0), a.blob.Size()
+	}
 	if a.from == 0 && a.to == 0 || a.to < 0 || a.to > a.blob.Size() {
 		return a.from, a.blob.Size()
 	}
@@ -101,6 +109,27 @@ func (l *larder) mustGet(t *testing.T, word string, a ask) seen {
 	return s
 }
 
+// getPaused is get, and stops after the head until pause is closed.
+func (l *larder) getPaused(t *testing.T, a ask, begun chan<- struct{}, pause <-chan struct{}) seen {
+	return l.getWith(t.Context(), pausing{client(t), begun, pause}, a)
+}
+
+// pausing lets bodies be read when pause is closed.
+type pausing struct {
+	*http.Transport
+	begun chan<- struct{}
+	pause <-chan struct{}
+}
+
+func (p pausing) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := p.Transport.RoundTrip(req)
+	if err == nil {
+		close(p.begun)
+		<-p.pause
+	}
+	return resp, err
+}
+
 // getWith asks and judges.
 func (l *larder) getWith(ctx context.Context, tr http.RoundTripper, a ask) (s seen) {
 	begin := time.Now()
@@ -114,8 +143,11 @@ func (l *larder) getWith(ctx context.Context, tr http.RoundTripper, a ask) (s se
 		return seen{word: wrong, why: err.Error()}
 	}
 	if a.ranged() {
-		value := fmt.Sprintf("bytes=%d-", a.from)
-		if a.to >= 0 {
+		value := fmt.Sprintf("bytes=%d", a.from)
+		if a.from >= 0 {
+			value += "-"
+		}
+		if a.from >= 0 && a.to >= 0 {
 			value += strconv.FormatInt(a.to-1, 10)
 		}
 		req.Header.Set("Range", value)
@@ -164,7 +196,10 @@ func (a ask) headFault(resp *http.Response) string {
 	if a.kind == registry.Manifests {
 		mediaType = a.blob.MediaType
 	}
-	contentRange := ""
+	contentRange, namespace := "", a.server.Host()
+	if a.inPath {
+		namespace = ""
+	}
 	if a.ranged() && a.kind == registry.Blobs {
 		status, contentRange = http.StatusPartialContent, fmt.Sprintf("bytes %d-%d/%d", start, end-1, a.blob.Size())
 	}
@@ -176,7 +211,7 @@ func (a ask) headFault(resp *http.Response) string {
 		{"Docker-Content-Digest", h.Get("Docker-Content-Digest"), a.blob.Digest.String()},
 		{"Content-Range", h.Get("Content-Range"), contentRange},
 		{"Content-Encoding", h.Get("Content-Encoding"), ""},
-		{"OCI-Namespace", h.Get("OCI-Namespace"), a.server.Host()},
+		{"OCI-Namespace", h.Get("OCI-Namespace"), namespace},
 	} {
 		if c.got != c.want {
 			return fmt.Sprintf("%s is %q, want %q", c.what, c.got, c.want)

@@ -75,6 +75,8 @@ type larder struct {
 
 // settings are what a test's mirror needs to know.
 type settings struct {
+	// maxSize is the setting max_size; "90%" when empty.
+	maxSize string
 	// extra are lines below registry_proxies.
 	extra []string
 	// servers get an entry each.
@@ -96,7 +98,10 @@ func newLarder(t *testing.T, s settings) *larder {
 	t.Helper()
 	home := t.TempDir()
 	var conf strings.Builder
-	conf.WriteString("registry_proxies:\n  max_size: 90%\n  min_free: 0%\n")
+	if s.maxSize == "" {
+		s.maxSize = "90%"
+	}
+	conf.WriteString("registry_proxies:\n  max_size: " + s.maxSize + "\n  min_free: 0%\n")
 	if !s.impatient {
 		s.extra = append(s.extra, "revalidate_timeout: 20s")
 	}

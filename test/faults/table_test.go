@@ -99,20 +99,24 @@ func situations() []situation {
 	return []situation{
 		{name: "tag cold", kind: registry.Manifests, ask: tagAsk, cell: func(c cells) cell { return c.tagCold }},
 		{name: "tag cached", kind: registry.Manifests, warm: warmTag, ask: tagAsk, cell: func(c cells) cell { return c.tagCached }},
-		{name: "tag moved", kind: registry.Manifests, ask: tagAsk, cell: func(c cells) cell { return c.tagMoved },
+		{
+			name: "tag moved", kind: registry.Manifests, ask: tagAsk, cell: func(c cells) cell { return c.tagMoved },
 			warm: func(t *testing.T, l *larder, up *upstream) {
 				warmTag(t, l, up)
 				up.moved = up.AddImage(repo, tag, registry.NewLayer(99, 5000))
-			}},
+			},
+		},
 		{name: "by digest", kind: registry.Manifests, ask: digestAsk, cell: func(c cells) cell { return c.byDigest }},
 		{name: "blob", kind: registry.Blobs, ask: blobAsk, cell: func(c cells) cell { return c.blob }},
 		{name: "listed blob", kind: registry.Blobs, warm: warmTag, ask: blobAsk, cell: func(c cells) cell { return c.listed }},
-		{name: "ranged blob", kind: registry.Blobs, cell: func(c cells) cell { return c.ranged },
+		{
+			name: "ranged blob", kind: registry.Blobs, cell: func(c cells) cell { return c.ranged },
 			ask: func(up *upstream) ask {
 				a := blobAsk(up)
 				a.from, a.to = rangeFrom, rangeTo
 				return a
-			}},
+			},
+		},
 	}
 }
 

@@ -59,8 +59,16 @@ func TestFaultNames(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"-image", "a=1"}, {"-image", "a:b"}, {"-image", "a:b=x"}, {"-image", "a:b=0"}, {"-image", "a:b=99999999999GiB"},
-		{"-rate", "fast"}, {"-fault", "cut"}, {"-fault", "blob:nothing"}, {"-fault", "blob:cut=0"}, {"-nonsense"},
+		{"-image", "a=1"},
+		{"-image", "a:b"},
+		{"-image", "a:b=x"},
+		{"-image", "a:b=0"},
+		{"-image", "a:b=99999999999GiB"},
+		{"-rate", "fast"},
+		{"-fault", "cut"},
+		{"-fault", "blob:nothing"},
+		{"-fault", "blob:cut=0"},
+		{"-nonsense"},
 	} {
 		if err := run(t.Context(), args, nil, io.Discard); !errors.Is(err, errUsage) {
 			t.Errorf("%v: %v, want a usage error", args, err)
