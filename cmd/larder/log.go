@@ -23,9 +23,9 @@ func newLogger(w io.Writer, level, format string) (*logrus.Entry, error) {
 	}
 	switch format {
 	case "text":
-		l.SetFormatter(&logrus.TextFormatter{FullTimestamp: true})
+		l.SetFormatter(lineFormatter{})
 	case "json":
-		l.SetFormatter(&logrus.JSONFormatter{})
+		l.SetFormatter(lineFormatter{json: true})
 	default:
 		return nil, usageErrorf("--log-format %q: write text or json", format)
 	}

@@ -3,6 +3,7 @@ package ociserver
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -59,7 +60,9 @@ func (h *handler) account(x *exchange) {
 	// What needs looking at stands out, and what happens all the time does not
 	// drown it. A client that hangs up is such a thing: containerd's parallel
 	// download does so on most of its requests.
-	line := h.log.WithFields(fields)
+	line := logrus.NewEntry(h.log.Logger) // WithFields would copy them
+	maps.Copy(fields, h.log.Data)
+	line.Data = fields
 	switch {
 	case x.left, x.req.Kind == oci.KindPing:
 		line.Debug("request")

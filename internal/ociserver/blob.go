@@ -50,6 +50,13 @@ func (h *handler) blob(ctx context.Context, x *exchange) error {
 		if _, err := blob.Seek(span.Start, io.SeekStart); err != nil {
 			return fmt.Errorf("seek to %d: %w", span.Start, err)
 		}
+		if x.access.Outcome == oci.OutcomeJoin {
+			// One of containerd's parallel chunks: it never takes the later
+			// ones to another host unless their answer breaks after its head,
+			// so the head must not wait for the bytes.
+			x.w.WriteHeader(x.w.status)
+			_ = x.w.control.Flush() //nolint:errcheck // the body's first byte says the same
+		}
 	}
 	return x.send(blob, span.Len())
 }

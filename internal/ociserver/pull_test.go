@@ -286,6 +286,10 @@ func TestKeepAlive(t *testing.T) {
 	dgst := g.addFile(t, pattern(1<<20), -1)
 	g.addManifest(app, "v1", oci.MediaTypeManifest, []byte("{}"))
 	s := start(t, g, nil, nil)
+	// One connection at a time: a request waits for the last one's rather than
+	// open another when net/http is late to notice that it is free.
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true, MaxConnsPerHost: 1}, Timeout: patience}
+	defer client.CloseIdleConnections()
 	for i, r := range [][]string{
 		{"GET", "/v2/"},
 		{"HEAD", "/v2/f/ghcr.io/org/app/manifests/v1"},
@@ -311,7 +315,7 @@ func TestKeepAlive(t *testing.T) {
 		if len(r) > 2 {
 			req.Header.Set(r[2], r[3])
 		}
-		resp, err := s.client.Do(req)
+		resp, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
