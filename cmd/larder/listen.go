@@ -40,3 +40,13 @@ func checkAddress(flag, addr string) error {
 	}
 	return nil
 }
+
+// loopback reports whether addr can be reached from this host only.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

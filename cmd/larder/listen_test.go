@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/larder-registry/larder/internal/config"
 )
 
 func TestAWildcardFallsBackToIPv4(t *testing.T) {
@@ -24,6 +26,26 @@ func TestAWildcardFallsBackToIPv4(t *testing.T) {
 		l.Close()
 		if strings.Join(tried, " ") != "[::]:0 0.0.0.0:0" {
 			t.Errorf("%v: tried %q", cause, tried)
+		}
+	}
+}
+
+func TestExposedCredentials(t *testing.T) {
+	registries := []config.Registry{{Host: "a.example"}, {Host: "b.example", PathPrefix: "team", Username: "u"}}
+	for _, c := range []struct {
+		allow  string
+		listen []string
+		want   string
+	}{
+		{"any", []string{"[::]:8000"}, "b.example/team"},
+		{"any", []string{"127.0.0.1:8000", "10.0.0.1:8000"}, "b.example/team"},
+		{"any", []string{":8000"}, "b.example/team"},
+		{"any", []string{"127.0.0.1:8000", "[::1]:8000", "localhost:8000"}, ""},
+		{"local", []string{"[::]:8000"}, ""},
+		{"10.0.0.0/8", []string{"[::]:8000"}, ""},
+	} {
+		if got := exposedCredentials(mirrorFlags{allow: c.allow, listen: c.listen}, registries); got != c.want {
+			t.Errorf("--allow %s --listen %v exposes %q, want %q", c.allow, c.listen, got, c.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,8 +43,8 @@ SIGTERM or SIGINT stops it in order: not ready, no new connections, requests in
 flight are finished within --drain-timeout, the cache is flushed. A second
 signal stops it at once.
 
-By default everybody who reaches the port is served, from what the node's own
-credentials may fetch too. --allow local admits only processes of this host.
+By default everybody who reaches the port is served, also what the configured
+credentials fetch. --allow local admits only processes of this host.
 
 HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply to upstream requests, and GOMEMLIMIT
 replaces the soft memory limit of 48 MiB.`,
@@ -104,6 +105,9 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	log.WithFields(logrus.Fields{
 		"file": cmp.Or(f.config, "none"), "registries": entries(p.Registries), "offline": p.Offline,
 	}).Info("configured")
+	if exposed := exposedCredentials(f, p.Registries); exposed != "" {
+		log.WithField("registries", exposed).Warn("whoever reaches the port gets what the configured credentials fetch; restrict it by --allow, or listen on loopback")
+	}
 	n, err := openNode(stop, log, f.dataDir, p)
 	switch {
 	case err != nil && stop.Err() != nil:
@@ -137,4 +141,13 @@ func entries(registries []config.Registry) string {
 		names[i] = strings.TrimSuffix(r.Host+"/"+r.PathPrefix, "/")
 	}
 	return strings.Join(names, ",")
+}
+
+// exposedCredentials names the registries with credentials of the mirror's own
+// when strangers can reach it.
+func exposedCredentials(f mirrorFlags, registries []config.Registry) string {
+	if f.allow != "any" || !slices.ContainsFunc(f.listen, func(addr string) bool { return !loopback(addr) }) {
+		return ""
+	}
+	return entries(slices.DeleteFunc(slices.Clone(registries), func(r config.Registry) bool { return r.Username == "" }))
 }
