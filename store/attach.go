@@ -126,17 +126,12 @@ func (ix *index) peek() error {
 		}
 		return err
 	}
-	tables, err := filepath.Glob(filepath.Join(ix.dir(), "*.sst"))
-	if err != nil {
+	if err := checkFiles(ix.dir()); err != nil {
 		return err
-	}
-	for _, file := range tables {
-		if err := contain(func() error { return checkTable(file) }); err != nil {
-			return fmt.Errorf("%w: %v", errGarbled, err)
-		}
 	}
 	db, err := openDatabase(tuned(ix.dir(), false, ix.store.log).WithReadOnly(true))
 	if err != nil {
+		ix.closed = errors.Is(err, errPanicked)
 		return err
 	}
 	return errors.Join(ix.read(db), db.close())

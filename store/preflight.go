@@ -37,6 +37,11 @@ func preflight(dir string) error {
 			}
 		}
 	}
+	return checkFiles(dir)
+}
+
+// checkFiles is the part of preflight that only reads.
+func checkFiles(dir string) error {
 	for pattern, check := range map[string]func(string) error{"*.sst": checkTable, "*.mem": checkLog} {
 		files, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
