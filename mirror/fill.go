@@ -29,8 +29,8 @@ var errAbandoned = errors.New("fill abandoned by its followers")
 // fill brings one blob in. It is owned by the mirror, not by the request that
 // started it: every request, the first included, is a follower.
 //
-// Its own goroutine (run) opens the upstream, hashes what arrives in order,
-// verifies and commits. Fetchers (fetch.go) are goroutines that write what an
+// Its own goroutine (run) opens the upstream (opening.go), hashes what arrives in
+// order, verifies and commits. Fetchers (fetch.go) are goroutines that write what an
 // upstream sends into the ingest; which bytes are fetched next is decided in
 // plan.go. Followers (follower.go) wait on changed and read what is held.
 type fill struct {
@@ -101,76 +101,6 @@ func (f *fill) run(ctx context.Context, want oci.Span) {
 		f.hash(ctx)
 	}
 	f.finish(ctx)
-}
-
-// open asks the upstream for the wanted bytes and the store for a place to
-// keep the blob, both at once when the size is known from its image manifest. A
-// partial ingest of an earlier life is resumed: then only what it lacks is asked
-// for, and nothing at all when it lacks nothing.
-func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
-	if size, ok := f.m.store.Partial(f.dgst); ok && f.reserve(ctx, size) == nil {
-		if want = f.gapFor(want.Start); want.Len() == 0 {
-			return oci.Body{}, nil
-		}
-		return f.request(ctx, want)
-	}
-	size := f.m.sizes.recall(f.name, f.dgst)
-	if size >= 0 && f.m.store.Degraded() != nil && f.reserve(ctx, size) != nil {
-		// It cannot be kept, so it is not asked for here: each request will.
-		f.unkept = store.ErrNoSpace
-		return oci.Body{}, nil
-	}
-	var reserving sync.WaitGroup
-	if size >= 0 && f.ingest == nil {
-		reserving.Go(func() { f.unkept = f.reserve(ctx, size) })
-	}
-	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, want)
-	reserving.Wait()
-	if err != nil {
-		return oci.Body{}, err
-	}
-	f.noRange = body.Offset < want.Start
-	switch {
-	case size < 0:
-		if size, err = f.m.sizeOf(ctx, f.name, f.dgst, body); err == nil {
-			f.unkept = f.reserve(ctx, size)
-		}
-	case body.Size >= 0 && body.Size != size:
-		err = oci.Errorf(oci.ErrSizeInvalid, "upstream says %s has %d bytes, the image manifest says %d", f.dgst, body.Size, size)
-	}
-	if err == nil && f.unkept == nil {
-		return body, nil
-	}
-	closeBody(body)
-	return oci.Body{}, err
-}
-
-// reserve makes a place for size bytes, or says why there is none.
-func (f *fill) reserve(ctx context.Context, size int64) error {
-	f.size = size
-	ingest, err := f.m.store.Ingest(ctx, f.dgst, size)
-	if err != nil {
-		return err
-	}
-	f.ingest = ingest
-	for _, s := range ingest.Held() {
-		f.held = f.held.add(s)
-	}
-	f.resumed = len(f.held) > 0
-	return nil
-}
-
-// gapFor returns the missing run of bytes to ask for first when somebody wants
-// off: the one at off, else the first there is; empty when nothing is missing.
-func (f *fill) gapFor(off int64) oci.Span {
-	if off < 0 || off >= f.size {
-		off = 0
-	}
-	start := f.held.run(off)
-	if start == f.size {
-		start = f.held.run(0)
-	}
-	return oci.Span{Start: start, End: f.held.next(start, f.size)}
 }
 
 // hash follows the arriving bytes in order until the blob is complete and
@@ -353,50 +283,4 @@ func (f *fill) wake() {
 	f.mu.Lock()
 	f.changed.Broadcast()
 	f.mu.Unlock()
-}
-
-// join adds a follower, also before the fill is opened, so that it cannot end
-// for want of one. wantsAll says that the request is for the whole blob. It
-// reports false when the fill is ending: wait for done and start another.
-func (f *fill) join(wantsAll bool) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err != nil || f.spill != nil {
-		return false
-	}
-	f.followers++
-	f.idleSince = time.Time{}
-	f.whole = f.whole || wantsAll
-	f.m.metrics.followers.Inc()
-	return true
-}
-
-// leave removes a follower. A fill nobody follows goes on to its end if
-// somebody wanted all of it, so that a retry finds it; else it stops at the end
-// of the segments being fetched.
-func (f *fill) leave() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.followers--
-	f.m.metrics.followers.Dec()
-	if f.followers > 0 || f.verified || f.ended {
-		return
-	}
-	f.idleSince = time.Now()
-	if f.whole {
-		time.AfterFunc(f.m.finishTimeout, f.abandon)
-	} else {
-		f.curb()
-	}
-	f.changed.Broadcast()
-}
-
-// abandon fails the fill if nobody has followed it for the finish timeout.
-func (f *fill) abandon() {
-	f.mu.Lock()
-	alone := !f.idleSince.IsZero() && time.Since(f.idleSince) >= f.m.finishTimeout
-	f.mu.Unlock()
-	if alone {
-		f.fail(errAbandoned)
-	}
 }

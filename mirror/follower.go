@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -29,6 +30,52 @@ type follower struct {
 	// After the fill spilled the follower goes on by itself, from upstream.
 	tail   *passage
 	onward opener
+}
+
+// join adds a follower, also before the fill is opened, so that it cannot end
+// for want of one. wantsAll says that the request is for the whole blob. It
+// reports false when the fill is ending: wait for done and start another.
+func (f *fill) join(wantsAll bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil || f.spill != nil {
+		return false
+	}
+	f.followers++
+	f.idleSince = time.Time{}
+	f.whole = f.whole || wantsAll
+	f.m.metrics.followers.Inc()
+	return true
+}
+
+// leave removes a follower. A fill nobody follows goes on to its end if
+// somebody wanted all of it, so that a retry finds it; else it stops at the end
+// of the segments being fetched.
+func (f *fill) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.followers--
+	f.m.metrics.followers.Dec()
+	if f.followers > 0 || f.verified || f.ended {
+		return
+	}
+	f.idleSince = time.Now()
+	if f.whole {
+		time.AfterFunc(f.m.finishTimeout, f.abandon)
+	} else {
+		f.curb()
+	}
+	f.changed.Broadcast()
+}
+
+// abandon fails the fill if nobody has followed it for the finish timeout.
+func (f *fill) abandon() {
+	f.mu.Lock()
+	alone := !f.idleSince.IsZero() && time.Since(f.idleSince) >= f.m.finishTimeout
+	f.mu.Unlock()
+	if alone {
+		f.fail(errAbandoned)
+	}
 }
 
 // follow opens a follower of an opened fill that the caller has joined. A done

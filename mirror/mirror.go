@@ -19,6 +19,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -69,7 +70,8 @@ type Config struct {
 	// FinishTimeout is how long a fill goes on after its last follower left.
 	// Ten minutes if zero.
 	FinishTimeout time.Duration
-	Log           *logrus.Entry
+	// Log takes what needs looking at; nil discards it.
+	Log *logrus.Entry
 	// Registerer takes the metrics; nil for none.
 	Registerer prometheus.Registerer
 	// Label bounds the values of the registry label; nil passes all.
@@ -121,7 +123,9 @@ func New(cfg Config) (*Mirror, error) {
 		finishTimeout:     orElse(cfg.FinishTimeout, 10*time.Minute),
 	}
 	if m.log == nil {
-		m.log = logrus.NewEntry(logrus.StandardLogger())
+		quiet := logrus.New()
+		quiet.SetOutput(io.Discard)
+		m.log = logrus.NewEntry(quiet)
 	}
 	if m.now == nil {
 		m.now = time.Now

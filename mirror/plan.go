@@ -33,12 +33,8 @@ func (f *fill) start(ctx context.Context, body oci.Body) {
 	defer f.mu.Unlock()
 	f.launch = func(ft *fetcher, body oci.Body) {
 		f.fetchers = append(f.fetchers, ft)
-		f.fetching.Add(1)
 		// Ends when its claim is fetched, or with ctx.
-		go func() {
-			defer f.fetching.Done()
-			f.fetch(ctx, ft, body)
-		}()
+		f.fetching.Go(func() { f.fetch(ctx, ft, body) })
 	}
 	if body.ReadCloser != nil {
 		from := f.held.run(body.Offset)

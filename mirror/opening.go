@@ -1,0 +1,79 @@
+package mirror
+
+import (
+	"context"
+	"sync"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// open asks the upstream for the wanted bytes and the store for a place to
+// keep the blob, both at once when the size is known from its image manifest. A
+// partial ingest of an earlier life is resumed: then only what it lacks is asked
+// for, and nothing at all when it lacks nothing.
+func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
+	if size, ok := f.m.store.Partial(f.dgst); ok && f.reserve(ctx, size) == nil {
+		if want = f.gapFor(want.Start); want.Len() == 0 {
+			return oci.Body{}, nil
+		}
+		return f.request(ctx, want)
+	}
+	size := f.m.sizes.recall(f.name, f.dgst)
+	if size >= 0 && f.m.store.Degraded() != nil {
+		if f.unkept = f.reserve(ctx, size); f.unkept != nil {
+			// It is not asked for here: each request will.
+			return oci.Body{}, nil
+		}
+	}
+	var reserving sync.WaitGroup
+	if size >= 0 && f.ingest == nil {
+		reserving.Go(func() { f.unkept = f.reserve(ctx, size) })
+	}
+	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, want)
+	reserving.Wait()
+	if err != nil {
+		return oci.Body{}, err
+	}
+	f.noRange = body.Offset < want.Start
+	switch {
+	case size < 0:
+		if size, err = f.m.sizeOf(ctx, f.name, f.dgst, body); err == nil {
+			f.unkept = f.reserve(ctx, size)
+		}
+	case body.Size >= 0 && body.Size != size:
+		err = oci.Errorf(oci.ErrSizeInvalid, "upstream says %s has %d bytes, the image manifest says %d", f.dgst, body.Size, size)
+	}
+	if err == nil && f.unkept == nil {
+		return body, nil
+	}
+	closeBody(body)
+	return oci.Body{}, err
+}
+
+// reserve makes a place for size bytes, or says why there is none.
+func (f *fill) reserve(ctx context.Context, size int64) error {
+	f.size = size
+	ingest, err := f.m.store.Ingest(ctx, f.dgst, size)
+	if err != nil {
+		return err
+	}
+	f.ingest = ingest
+	for _, s := range ingest.Held() {
+		f.held = f.held.add(s)
+	}
+	f.resumed = len(f.held) > 0
+	return nil
+}
+
+// gapFor returns the missing run of bytes to ask for first when somebody wants
+// off: the one at off, else the first there is; empty when nothing is missing.
+func (f *fill) gapFor(off int64) oci.Span {
+	if off < 0 || off >= f.size {
+		off = 0
+	}
+	start := f.held.run(off)
+	if start == f.size {
+		start = f.held.run(0)
+	}
+	return oci.Span{Start: start, End: f.held.next(start, f.size)}
+}
