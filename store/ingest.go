@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,6 +146,10 @@ func (i *Ingest) open() error {
 		return err
 	}
 	f, err := os.OpenFile(i.path, os.O_RDWR|os.O_CREATE, 0o644)
+	if errors.Is(err, fs.ErrPermission) && os.Chmod(i.path, 0o644) == nil {
+		// Its last life ended within a commit, when it was read-only already.
+		f, err = os.OpenFile(i.path, os.O_RDWR, 0)
+	}
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -71,7 +72,6 @@ func readOnly(t *testing.T, cfg store.Config, acked map[digest.Digest][]byte, ta
 // belongs to root and the store runs as nobody, or, where the tests do not run
 // as root, its owner has taken the right from itself.
 func TestNoPermission(t *testing.T) {
-	const nobody = 65534
 	root := os.Geteuid() == 0
 	if root && os.Getenv(insideEnv) == "" {
 		runAgain(t, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL})
@@ -90,16 +90,7 @@ func TestNoPermission(t *testing.T) {
 	acked := work(t, s, 0)
 	s.Close()
 	if root {
-		for _, d := range []string{dir, os.TempDir(), filepath.Dir(os.TempDir())} {
-			if err := os.Chmod(d, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, drop := range []error{syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)} {
-			if drop != nil {
-				t.Fatal(drop)
-			}
-		}
+		becomeNobody(t, dir)
 	} else {
 		t.Cleanup(func() { os.RemoveAll(dir) })
 		chmodDirs(t, cfg.Dir, 0o555)
@@ -107,6 +98,79 @@ func TestNoPermission(t *testing.T) {
 	}
 	readOnly(t, cfg, acked, !root)
 	storetest.Check(t, cfg.Dir)
+}
+
+// TestCommitCutShort is a partial ingest whose process was killed within the
+// commit, when the data was read-only already. Root would not notice.
+func TestCommitCutShort(t *testing.T) {
+	root := os.Geteuid() == 0
+	if root && os.Getenv(insideEnv) == "" {
+		runAgain(t, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL})
+		return
+	}
+	dir, err := os.MkdirTemp("", "larder") //nolint:usetesting // as above
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root {
+		if err := os.Chown(dir, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+		becomeNobody(t, dir)
+	} else {
+		t.Cleanup(func() { os.RemoveAll(dir) })
+	}
+	cfg := roomy(dir)
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := storetest.Content(100_000, 1)
+	dgst := digest.FromBytes(content)
+	i, err := s.Ingest(t.Context(), dgst, int64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+	held := []oci.Span{{Start: 0, End: int64(len(content))}}
+	if err := errors.Join(i.SaveHeld(held), i.File().Chmod(0o444), i.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err = store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	i, err = s.Ingest(t.Context(), dgst, int64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	if got := i.Held(); !slices.Equal(got, held) {
+		t.Errorf("held is %v", got)
+	}
+	if _, err := i.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Holds(t, s, dgst, content)
+}
+
+// nobody is a user who owns nothing.
+const nobody = 65534
+
+// becomeNobody gives up root, for good, and keeps the way to dir open.
+func becomeNobody(t *testing.T, dir string) {
+	t.Helper()
+	for _, d := range []string{dir, os.TempDir(), filepath.Dir(os.TempDir())} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // chmodDirs changes the mode of every directory below dir.

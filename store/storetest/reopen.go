@@ -330,7 +330,7 @@ func short(t *testing.T, h house) {
 	s := h.store(t)
 	layer := Content(1000, 42)
 	dgst := Add(t, s, layer)
-	if err := os.Truncate(BlobPath(h.dir, dgst), 999); err != nil {
+	if err := errors.Join(os.Chmod(BlobPath(h.dir, dgst), 0o644), os.Truncate(BlobPath(h.dir, dgst), 999)); err != nil {
 		t.Fatal(err)
 	}
 	Lacks(t, s, h.dir, dgst)
