@@ -124,8 +124,12 @@ func (d smallDisk) fill(left int64) error {
 			return err
 		}
 		// The store may be writing too; then there is less than a moment ago.
-		err = unix.Fallocate(int(f.Fd()), 0, info.Size(), size)
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINTR) {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			// Not a byte more after an interruption: the store may have made
+			// room since, which is what some tests wait for.
+			err = unix.Fallocate(int(f.Fd()), 0, info.Size(), size)
+		}
+		if errors.Is(err, unix.ENOSPC) {
 			continue
 		}
 		if err != nil {
