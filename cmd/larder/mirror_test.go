@@ -178,6 +178,13 @@ func TestServesFromStartToStop(t *testing.T) {
 	if status != http.StatusOK || err != nil || !bytes.Equal(body, layer.Bytes()) {
 		t.Errorf("layer: %d %v", status, err)
 	}
+	// The client has its bytes a moment before they are counted.
+	for p.waitFor(t, "request")["kind"] != "blob" {
+	}
+	counted := fmt.Sprintf("larder_requests_total{code=\"200\",kind=\"blob\",outcome=\"fill\",registry=%q} 1\n", r.Host())
+	if status, body, err := p.get(t.Context(), "http://"+p.admin+"/metrics"); status != http.StatusOK || err != nil || !strings.Contains(string(body), counted) {
+		t.Errorf("metrics: %d %v, want %s in\n%s", status, err, counted, body)
+	}
 	p.signal(t, syscall.SIGTERM)
 	if code := p.exit(t); code != 0 {
 		t.Errorf("exit code %d after SIGTERM", code)
