@@ -244,7 +244,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	l.mustGet(t, right, tagAsk(up))
 	l.mustGet(t, right, blobAsk(up))
 	l.stop()
-	d.run("mount", "-o", "remount,ro", d.dir)
+	d.run("mount", "-o", "remount,bind,ro", d.dir)
 	d.start(l)
 	up.Forget()
 	l.mustGet(t, right, tagAsk(up))
@@ -258,7 +258,7 @@ func TestReadOnlyDisk(t *testing.T) {
 		l.mustGet(t, right, ask{server: up.Server, repo: "other", kind: registry.Blobs, blob: other.Layers[0], from: mib, to: mib + 7})
 	}
 	l.stop()
-	d.run("mount", "-o", "remount,rw", d.dir)
+	d.run("mount", "-o", "remount,bind,rw", d.dir)
 	d.start(l)
 	up.Forget()
 	l.mustGet(t, right, blobAsk(up))

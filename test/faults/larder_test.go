@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	binary = filepath.Join(dir, "larder")
-	args := append([]string{"build"}, buildFlags...)
+	args := append([]string{"build", "-buildvcs=false"}, buildFlags...)
 	build := exec.Command("go", append(args, "-o", binary, "github.com/larder-registry/larder/cmd/larder")...)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	code := 1
