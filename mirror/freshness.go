@@ -96,7 +96,7 @@ func (m *Mirror) noteSilent(registry string, c *check) {
 func (m *Mirror) byTag(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
 	tag, manifest, err := m.heldTag(ref)
 	if err != nil {
-		return m.newTag(ctx, ref, access)
+		return m.unheld(ctx, ref, access)
 	}
 	age := m.now().Sub(tag.Confirmed)
 	switch {
@@ -149,19 +149,6 @@ func (m *Mirror) heldTag(ref oci.Reference) (store.Tag, oci.Manifest, error) {
 	}
 	manifest, err := m.held(ref.Name, tag.Digest)
 	return tag, manifest, err
-}
-
-// newTag answers for a tag of which nothing is held.
-func (m *Mirror) newTag(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
-	if m.offline {
-		return oci.Manifest{}, errOffline
-	}
-	c, started := m.checks.join(ref, m.startCheck(ref, nil))
-	access.Outcome = oci.OutcomeJoin
-	if started {
-		access.Outcome = oci.OutcomeFill
-	}
-	return m.await(ctx, c, access)
 }
 
 // stale serves what is held although its upstream did not confirm it.

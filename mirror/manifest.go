@@ -41,6 +41,11 @@ func (m *Mirror) byDigest(ctx context.Context, ref oci.Reference, access *oci.Ac
 		access.Outcome = oci.OutcomeHit
 		return manifest, nil
 	}
+	return m.unheld(ctx, ref, access)
+}
+
+// unheld answers for a reference of which nothing is held.
+func (m *Mirror) unheld(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
 	if m.offline {
 		return oci.Manifest{}, errOffline
 	}
@@ -49,11 +54,6 @@ func (m *Mirror) byDigest(ctx context.Context, ref oci.Reference, access *oci.Ac
 	if started {
 		access.Outcome = oci.OutcomeFill
 	}
-	return m.await(ctx, c, access)
-}
-
-// await waits for a check's word.
-func (m *Mirror) await(ctx context.Context, c *check, access *oci.Access) (oci.Manifest, error) {
 	asked := m.now()
 	select {
 	case <-c.done:
