@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -309,5 +311,49 @@ func TestDiedWhileOpening(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestReservedOnce looks at free space in the moment between the reserving of a
+// new ingest's blocks and the noting of it: they must not count twice, or a blob
+// would be evicted for nothing.
+func TestReservedOnce(t *testing.T) {
+	var free atomic.Int64
+	free.Store(10_000)
+	var s *Store
+	relieved := make(chan struct{})
+	cfg := roomy(t.TempDir())
+	cfg.files = files{
+		statfs: func(string) (unix.Statfs_t, error) {
+			return unix.Statfs_t{Frsize: 1, Blocks: 1 << 40, Bavail: uint64(free.Load())}, nil
+		},
+		allocate: func(f *os.File, size int64) error {
+			free.Add(-size)
+			if size == 6000 {
+				go func() { // ends when it is let look
+					s.relieve()
+					close(relieved)
+				}()
+				select {
+				case <-relieved:
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
+			return f.Truncate(size)
+		},
+	}
+	s = mustOpen(t, cfg)
+	desc := oci.Descriptor{Digest: digest.FromString("x"), Size: 1}
+	if err := s.Put(t.Context(), desc, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	i, err := s.Ingest(t.Context(), digest.FromString("a"), 6000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Abort()
+	<-relieved
+	if _, err := s.Stat(desc.Digest); err != nil {
+		t.Errorf("a blob was evicted for nothing: %v", err)
 	}
 }

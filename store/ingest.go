@@ -73,6 +73,10 @@ func (s *Store) ingest(ctx context.Context, id string, dgst digest.Digest, size 
 	}
 	i := &Ingest{store: s, id: id, dgst: dgst, size: size, refs: 1, sum: newHashing(dgst)}
 	i.path = filepath.Join(s.ingestDir(id), "data")
+	// Held until the blocks are reserved: meanwhile they would count twice, as
+	// promised here and as gone from the file system.
+	s.admit.Lock()
+	defer s.admit.Unlock()
 	if err := s.claim(ctx, i); err != nil {
 		return nil, err
 	}
@@ -89,10 +93,8 @@ func (s *Store) ingest(ctx context.Context, id string, dgst digest.Digest, size 
 	return i, nil
 }
 
-// claim reserves room for i and enters it among the running ingests.
+// claim makes room for i and enters it among the running ingests. admit is held.
 func (s *Store) claim(ctx context.Context, i *Ingest) error {
-	s.admit.Lock()
-	defer s.admit.Unlock()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("start ingest: %w", err)
 	}

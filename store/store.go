@@ -110,7 +110,8 @@ type Store struct {
 	index      *index
 
 	// admit serialises whoever decides about room: admission and eviction.
-	// It is held across statfs and unlink, never while content is written.
+	// It is held across statfs, fallocate and unlink, never while content is
+	// written.
 	admit sync.Mutex
 	// tree serialises changes below blobs/, so that an eviction never removes
 	// the file that a commit of the same digest has just put there. Taken
