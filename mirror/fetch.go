@@ -98,7 +98,7 @@ func (f *fill) request(ctx context.Context, want oci.Span) (oci.Body, error) {
 		err = oci.Errorf(oci.ErrSizeInvalid, "upstream says the blob has %d bytes, before it had %d", body.Size, f.size)
 	case body.Offset > want.Start:
 		err = oci.Errorf(oci.ErrUnavailable, "upstream sent bytes from %d, asked for %d", body.Offset, want.Start)
-	case body.Offset < want.Start:
+	case ignoresRange(body, want):
 		if f.learnNoRange() {
 			err = errRangeIgnored
 			break

@@ -215,7 +215,8 @@ func (f *fill) settle(ctx context.Context) {
 			f.prefix, f.prefixLen = f.ingest.HashClone()
 		}
 		err = f.ingest.Abort()
-	case errors.Is(f.err, oci.ErrDigestInvalid), len(f.held) == 0 && !f.verified:
+	case errors.Is(f.err, oci.ErrDigestInvalid), errors.Is(f.err, oci.ErrSizeInvalid), len(f.held) == 0 && !f.verified:
+		// A size found wrong may be the one the partial file was made with.
 		err = f.ingest.Abort()
 	case !f.verified:
 		f.saveState(true)

@@ -229,6 +229,34 @@ func TestUpstreamThatNeverHonoursRange(t *testing.T) {
 	}
 }
 
+func TestWholeBlobForARangeFromItsStart(t *testing.T) {
+	up := registry.Start(t, registry.Options{})
+	b := up.AddBlob(repo, "", registry.Random(16, 20*mib))
+	gate := registry.NewGate()
+	up.Set(registry.Fault{On: registry.Blobs, IgnoreRange: true, Gate: gate, At: mib})
+	fx := start(t, up, t.TempDir(), nil)
+	first := fx.open(t, ranged(t, 0, mib), b.Digest)
+	var readers sync.WaitGroup
+	for from := range int64(12) {
+		blob := fx.open(t, ranged(t, from*mib, -1), b.Digest)
+		readers.Go(func() {
+			if _, err := blob.Seek(from*mib, io.SeekStart); err != nil {
+				t.Error(err)
+			}
+			if err := sameBytes(io.LimitReader(blob, mib), section(b, from*mib, (from+1)*mib)); err != nil {
+				t.Error(err)
+			}
+			blob.Close()
+		})
+	}
+	gate.Open()
+	readAll(t, io.LimitReader(first, mib), section(b, 0, mib))
+	readers.Wait()
+	if n := up.Count(); n != 1 {
+		t.Errorf("%d upstream requests, want 1", n)
+	}
+}
+
 func TestWrongBytesAreNeverServedWholeNorKept(t *testing.T) {
 	for _, at := range []int64{0, mib, 3*mib - 1} {
 		up := registry.Start(t, registry.Options{})

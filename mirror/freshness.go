@@ -198,6 +198,10 @@ func (m *Mirror) ask(ctx context.Context, ref oci.Reference, held *oci.Manifest)
 		fetch.Tag, fetch.Digest = "", desc.Digest
 	}
 	manifest, err := m.vouched(ctx, fetch)
+	if fetch != ref && errors.Is(err, oci.ErrManifestUnknown) {
+		// The tag moved on, or its HEAD named a digest that is not there.
+		manifest, err = m.upstream.Manifest(ctx, ref)
+	}
 	if err != nil {
 		return oci.Manifest{}, m.forgetIfGone(ref, err)
 	}

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -258,4 +259,12 @@ func TestReferrersPassThrough(t *testing.T) {
 	if again, err := fx.Referrers(t.Context(), fx.name, image.Digest, ""); err != nil || string(again.Bytes) != string(first.Bytes) {
 		t.Errorf("while the upstream is down: %q, %v", again.Bytes, err)
 	}
+}
+
+func TestTagWhoseHeadNamesNothingIsFetched(t *testing.T) {
+	fx, image, _ := tagged(t, nil)
+	fx.mustPull(t, image, oci.OutcomeFill)
+	// As when a tag moves between HEAD and GET, and what it named is deleted.
+	fx.up.Set(registry.Fault{On: registry.Manifests, Method: "HEAD", Digest: "sha256:" + strings.Repeat("0", 64)})
+	fx.mustPull(t, image, oci.OutcomeHit)
 }

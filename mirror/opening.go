@@ -12,13 +12,13 @@ import (
 // partial ingest of an earlier life is resumed: then only what it lacks is asked
 // for, and nothing at all when it lacks nothing.
 func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
-	if size, ok := f.m.store.Partial(f.dgst); ok && f.reserve(ctx, size) == nil {
+	size := f.m.sizes.recall(f.name, f.dgst)
+	if had, ok := f.m.store.Partial(f.dgst); ok && (size < 0 || size == had) && f.reserve(ctx, had) == nil {
 		if want = f.gapFor(want.Start); want.Len() == 0 {
 			return oci.Body{}, nil
 		}
 		return f.request(ctx, want)
 	}
-	size := f.m.sizes.recall(f.name, f.dgst)
 	if size >= 0 && f.m.store.Degraded() != nil {
 		if f.unkept = f.reserve(ctx, size); f.unkept != nil {
 			// It is not asked for here: each request will.
@@ -34,7 +34,7 @@ func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
 	if err != nil {
 		return oci.Body{}, err
 	}
-	f.noRange = body.Offset < want.Start
+	f.noRange = ignoresRange(body, want)
 	switch {
 	case size < 0:
 		if size, err = f.m.sizeOf(ctx, f.name, f.dgst, body); err == nil {
@@ -76,4 +76,10 @@ func (f *fill) gapFor(off int64) oci.Span {
 		start = f.held.run(0)
 	}
 	return oci.Span{Start: start, End: f.held.next(start, f.size)}
+}
+
+// ignoresRange reports whether a body is more than the bytes asked for: an
+// upstream that does not know Range sends the whole blob.
+func ignoresRange(body oci.Body, want oci.Span) bool {
+	return body.Offset < want.Start || want.End >= 0 && body.Length > want.Len()
 }

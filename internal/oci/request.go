@@ -75,6 +75,16 @@ const (
 // ErrUnsupported for a method other than GET and HEAD. The Request is then
 // filled in as far as parsing got, for the log.
 func ParseRequest(method, escapedPath string, query url.Values, defaultRegistry string) (Request, error) {
+	r, err := parseRequest(escapedPath, query, defaultRegistry)
+	if refused := checkMethod(method); refused != nil && !errors.Is(err, ErrNameUnknown) {
+		// Also where a path is bad for what it is: pushes post to
+		// …/blobs/uploads/.
+		return r, refused
+	}
+	return r, err
+}
+
+func parseRequest(escapedPath string, query url.Values, defaultRegistry string) (Request, error) {
 	r := Request{N: -1}
 	segments, err := splitPath(escapedPath)
 	if err != nil {
@@ -87,7 +97,7 @@ func ParseRequest(method, escapedPath string, query url.Values, defaultRegistry 
 	case "":
 		return r, Errorf(ErrNameUnknown, "no such endpoint")
 	case KindPing:
-		return r, checkMethod(method)
+		return r, nil
 	case KindCatalog:
 	default:
 		if err := r.parseName(repository, query, defaultRegistry); err != nil {
@@ -97,10 +107,7 @@ func ParseRequest(method, escapedPath string, query url.Values, defaultRegistry 
 			return r, err
 		}
 	}
-	if err := r.parseQuery(query); err != nil {
-		return r, err
-	}
-	return r, checkMethod(method)
+	return r, r.parseQuery(query)
 }
 
 // checkMethod lets the methods through that read.

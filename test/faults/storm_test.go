@@ -243,3 +243,21 @@ func TestWrongBytesAreNotForEver(t *testing.T) {
 		}
 	}
 }
+
+// TestWrongSizeIsNotForEver has an upstream say once that a blob is shorter than
+// it is, and break off, so that a partial file of the wrong size is left. When
+// the upstream is well again, so is the blob.
+func TestWrongSizeIsNotForEver(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t, registry.Options{})
+	l := startLarder(t, settings{servers: []*registry.Server{up.Server}})
+	up.Set(
+		registry.Fault{On: registry.Blobs, Short: 100, Cut: true, At: layerSize / 2, Times: 1},
+		registry.Fault{On: registry.Blobs, Status: http.StatusNotFound},
+	)
+	if s := l.get(t, blobAsk(up)); s.word != broken {
+		t.Fatalf("%v, want it broken off", s)
+	}
+	up.Set()
+	l.awaitWord(t, right, blobAsk(up))
+}
