@@ -330,7 +330,8 @@ func TestOthersFillTheDisk(t *testing.T) {
 	if err := d.fill(diskSize*30/100 - 6<<20); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "room to be made", func() bool { return d.free() >= diskSize*30/100 })
+	// The count follows the room by a moment.
+	waitFor(t, "room to be made", func() bool { return d.free() >= diskSize*30/100 && s.Stats().Evictions["free"] >= 2 })
 	for n, dgst := range all {
 		_, err := s.Stat(dgst)
 		if n < 2 && !errors.Is(err, oci.ErrBlobUnknown) {
@@ -340,7 +341,7 @@ func TestOthersFillTheDisk(t *testing.T) {
 			t.Errorf("blob %d went: %v", n, err)
 		}
 	}
-	if got := s.Stats().Evictions["free"]; got < 2 || got > 4 {
+	if got := s.Stats().Evictions["free"]; got > 4 {
 		t.Errorf("%d blobs were evicted", got)
 	}
 }
