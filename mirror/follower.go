@@ -12,15 +12,21 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/store"
 )
+
+// worthOpening is how many bytes have to be ready to be sent from a descriptor
+// of the follower's own, by sendfile.
+const worthOpening = 64 << 10
 
 // follower reads a blob while its fill brings it in. It implements oci.Blob,
 // for one goroutine; only quit may be called from another.
 type follower struct {
-	f      *fill
-	unhook func() bool // lets go of the request's context
-	file   *os.File    // its own descriptor of the ingest
-	once   sync.Once
+	f       *fill
+	unhook  func() bool // lets go of the request's context
+	release func()      // lets go of the ingest's descriptor
+	file    *os.File    // a descriptor of its own, once there is much to send
+	once    sync.Once
 
 	// Guarded by f.mu.
 	off  int64
@@ -81,11 +87,11 @@ func (f *fill) abandon() {
 // follow opens a follower of an opened fill that the caller has joined. A done
 // ctx ends its waiting.
 func (f *fill) follow(ctx context.Context) (*follower, error) {
-	file, err := f.ingest.Open()
-	if err != nil {
-		return nil, fmt.Errorf("open ingest of %s: %w", f.dgst, err)
+	release, ok := f.ingest.Acquire()
+	if !ok {
+		return nil, fmt.Errorf("follow fill of %s: %w", f.dgst, store.ErrClosed)
 	}
-	fw := &follower{f: f, file: file, onward: f.m.opener(ctx, f.name, f.dgst)}
+	fw := &follower{f: f, release: release, onward: f.m.opener(ctx, f.name, f.dgst)}
 	fw.unhook = context.AfterFunc(ctx, func() {
 		f.mu.Lock()
 		fw.gone = true
@@ -125,7 +131,7 @@ func (fw *follower) Read(p []byte) (int, error) {
 	if ready == 0 {
 		return fw.readTail(p)
 	}
-	n, err := fw.file.ReadAt(p[:min(int64(len(p)), ready)], fw.off)
+	n, err := fw.f.ingest.ReadAt(p[:min(int64(len(p)), ready)], fw.off)
 	fw.advance(int64(n))
 	if n > 0 {
 		return n, nil
@@ -149,10 +155,7 @@ func (fw *follower) SendTo(w io.Writer, n int64) (int64, error) {
 			k, err := io.CopyN(w, readerFunc(fw.readTail), n-sent)
 			return sent + k, err
 		}
-		if _, err := fw.file.Seek(fw.off, io.SeekStart); err != nil {
-			return sent, fmt.Errorf("seek in ingest: %w", err)
-		}
-		k, err := io.CopyN(w, fw.file, min(ready, n-sent))
+		k, err := fw.send(w, min(ready, n-sent))
 		fw.advance(k)
 		sent += k
 		if err != nil && !fw.detour(err) {
@@ -160,6 +163,30 @@ func (fw *follower) SendTo(w io.Writer, n int64) (int64, error) {
 		}
 	}
 	return sent, nil
+}
+
+// send copies n bytes that are held. A little goes through memory, above all a
+// blob's first bytes, for which nobody waits until a file is opened.
+func (fw *follower) send(w io.Writer, n int64) (int64, error) {
+	if fw.file == nil && n >= worthOpening {
+		// An ingest that was aborted cannot be opened, but still be read.
+		fw.file, _ = fw.f.ingest.Open()
+	}
+	if fw.file == nil {
+		buf := fw.f.m.buffers.get()
+		defer fw.f.m.buffers.put(buf)
+		part := (*buf)[:min(int64(len(*buf)), n)]
+		k, err := fw.f.ingest.ReadAt(part, fw.off)
+		if k == 0 {
+			return 0, err
+		}
+		k, err = w.Write(part[:k])
+		return int64(k), err
+	}
+	if _, err := fw.file.Seek(fw.off, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("seek in ingest: %w", err)
+	}
+	return io.CopyN(w, fw.file, n)
 }
 
 // detour has the follower go on from upstream after its disk failed to give
@@ -184,7 +211,10 @@ func (fw *follower) Close() error {
 		if fw.tail != nil {
 			err = fw.tail.Close()
 		}
-		err = errors.Join(err, fw.file.Close())
+		if fw.file != nil {
+			err = errors.Join(err, fw.file.Close())
+		}
+		fw.release()
 		fw.f.leave()
 	})
 	return err

@@ -9,10 +9,13 @@ import (
 	"time"
 )
 
+// latency is how far the upstream is away from whoever pulls cold.
+const latency = 20 * time.Millisecond
+
 // cold pulls an image nobody has, with one client, from an upstream that caps
 // every connection.
 func (b *bench) cold(ctx context.Context) error {
-	if _, err := b.up.tell(ctx, order{Shape: true, Latency: 20 * time.Millisecond, Rate: 50e6}); err != nil {
+	if _, err := b.up.tell(ctx, order{Shape: true, Latency: latency, Rate: 50e6}); err != nil {
 		return err
 	}
 	trip, err := b.localTrip(ctx)
@@ -54,7 +57,7 @@ func (b *bench) cold(ctx context.Context) error {
 // many has 50 clients pull an image nobody has, all at once.
 func (b *bench) many(ctx context.Context) error {
 	const clients = 50
-	if _, err := b.up.tell(ctx, order{Shape: true, Latency: 20 * time.Millisecond, Rate: 5e6}); err != nil {
+	if _, err := b.up.tell(ctx, order{Shape: true, Latency: latency, Rate: 5e6}); err != nil {
 		return err
 	}
 	if err := b.restartLarder(ctx, true); err != nil {
@@ -101,13 +104,18 @@ func (b *bench) many(ctx context.Context) error {
 }
 
 // localTrip is how many milliseconds a request takes to a server on this
-// machine and back: the median of 500, each on a connection of its own, as the
-// first request for a blob has one.
+// machine and back: the median of 100, each on a connection of its own, as the
+// first request for a blob has one, and each after as long a pause as the
+// upstream's latency, so that it finds cores and processes as idle as a blob's
+// request does.
 func (b *bench) localTrip(ctx context.Context) (float64, error) {
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	url := b.turns(0, goFiles)[0].url + "/small"
 	var all []float64
-	for range 500 {
+	pause := time.NewTicker(latency)
+	defer pause.Stop()
+	for range 100 {
+		<-pause.C
 		start := time.Now()
 		if _, err := get(ctx, c, url, nil); err != nil {
 			return 0, err
