@@ -194,8 +194,11 @@ func (f *fill) finish(ctx context.Context) {
 	f.mu.Unlock()
 	f.cancel()
 	f.fetching.Wait()
+	f.mu.Lock()
+	failed, spilled, held := f.err, f.spill, f.held
+	f.mu.Unlock()
 	if f.ingest != nil {
-		f.settle(context.WithoutCancel(ctx))
+		f.settle(context.WithoutCancel(ctx), failed, spilled, held)
 	}
 	f.mu.Lock()
 	f.ended = true
@@ -206,30 +209,30 @@ func (f *fill) finish(ctx context.Context) {
 }
 
 // settle drops the bytes of a fill that went wrong and keeps those of one that
-// was only cut short. Followers hold descriptors of their own.
-func (f *fill) settle(ctx context.Context) {
+// was only cut short. Followers keep the descriptor for as long as they read.
+func (f *fill) settle(ctx context.Context, failed, spilled error, held spans) {
 	var err error
 	switch {
-	case f.spill != nil:
-		if f.ingest.Hash(ctx, f.held.run(0)) == nil {
+	case spilled != nil:
+		if f.ingest.Hash(ctx, held.run(0)) == nil {
 			f.prefix, f.prefixLen = f.ingest.HashClone()
 		}
 		err = f.ingest.Abort()
-	case errors.Is(f.err, oci.ErrDigestInvalid), errors.Is(f.err, oci.ErrSizeInvalid), len(f.held) == 0 && !f.verified:
+	case errors.Is(failed, oci.ErrDigestInvalid), errors.Is(failed, oci.ErrSizeInvalid), len(held) == 0 && !f.verified:
 		// A size found wrong may be the one the partial file was made with.
 		err = f.ingest.Abort()
 	case !f.verified:
 		f.saveState(true)
 	}
 	log := f.m.log.WithFields(fields(f.name, f.dgst))
-	if f.spill != nil {
-		log.WithError(f.spill).Warn("blob is passed through, the disk failed")
+	if spilled != nil {
+		log.WithError(spilled).Warn("blob is passed through, the disk failed")
 	}
 	if err = errors.Join(err, f.ingest.Close()); err != nil {
 		log.WithError(err).Warn("close ingest")
 	}
-	if f.err != nil && !isRefusal(f.err) && !errors.Is(f.err, errAbandoned) && !errors.Is(f.err, errClosing) {
-		log.WithError(f.err).Warn("fill failed")
+	if failed != nil && !isRefusal(failed) && !errors.Is(failed, errAbandoned) && !errors.Is(failed, errClosing) {
+		log.WithError(failed).Warn("fill failed")
 	}
 }
 
