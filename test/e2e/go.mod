@@ -1,6 +1,6 @@
 module github.com/larder-registry/larder/test/e2e
 
-go 1.26.0
+go 1.26.6
 
 require (
 	github.com/larder-registry/larder v0.0.0
@@ -14,7 +14,7 @@ require (
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
-	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260825221802-da73d73af1c5 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
