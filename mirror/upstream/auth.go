@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -34,13 +35,12 @@ var errRefused = errors.New("credential already refused")
 // redirect leaves the origin, checks token realms, and copies Range and the
 // other headers to the second request.
 func (c *Client) authorized(ep *endpoint, repository string) *auth.Client {
+	s := &session{tokens: c.tokens, key: tokenKey{endpoint: ep.key, repository: repository}, now: c.now, cred: ep.cred}
 	return &auth.Client{
-		Client: &http.Client{Transport: ep.exchange, CheckRedirect: ep.exchange.checkRedirect},
-		Header: http.Header{"User-Agent": {c.userAgent}},
-		Credential: func(context.Context, string) (auth.Credential, error) {
-			return ep.cred, nil
-		},
-		Cache:                &session{tokens: c.tokens, key: tokenKey{endpoint: ep.key, repository: repository}, now: c.now},
+		Client:               &http.Client{Transport: ep.exchange, CheckRedirect: ep.exchange.checkRedirect},
+		Header:               http.Header{"User-Agent": {c.userAgent}},
+		Credential:           s.login,
+		Cache:                s,
 		BlockedRealmPrefixes: ep.blockedRealms(),
 	}
 }
@@ -55,6 +55,15 @@ type session struct {
 	// used is the token this request was sent with, to tell a token that
 	// another request has renewed meanwhile from the one just refused.
 	used string
+	// cred is what is configured, and sent the credential it gave last.
+	cred *credential
+	sent auth.Credential
+}
+
+// login gives oras-go's client the configured credential.
+func (s *session) login(ctx context.Context, _ string) (cred auth.Credential, err error) {
+	s.sent, err = s.cred.get(ctx, s.key.repository)
+	return s.sent, err
 }
 
 var _ auth.Cache = (*session)(nil)
@@ -75,9 +84,15 @@ func (s *session) GetScheme(context.Context, string) (auth.Scheme, error) {
 	return auth.SchemeUnknown, errdef.ErrNotFound
 }
 
-// GetToken implements auth.Cache. It gives no token twice in one request.
-func (s *session) GetToken(_ context.Context, _ string, scheme auth.Scheme, _ string) (string, error) {
+// GetToken implements auth.Cache. It gives no token twice in one request. Of
+// Basic only the scheme is remembered: the credential may have been renewed.
+func (s *session) GetToken(ctx context.Context, _ string, scheme auth.Scheme, _ string) (string, error) {
 	tok, ok := s.lookup()
+	if ok && tok.scheme == auth.SchemeBasic {
+		cred, err := s.login(ctx, "")
+		ok = err == nil && cred.Username != "" && cred.Password != ""
+		tok.value = base64.StdEncoding.EncodeToString([]byte(cred.Username + ":" + cred.Password))
+	}
 	if !ok || tok.scheme != scheme || tok.value == s.used {
 		return "", errdef.ErrNotFound
 	}
@@ -89,6 +104,9 @@ func (s *session) GetToken(_ context.Context, _ string, scheme auth.Scheme, _ st
 func (s *session) Set(ctx context.Context, _ string, scheme auth.Scheme, _ string, fetch func(context.Context) (string, error)) (string, error) {
 	if scheme == auth.SchemeBasic {
 		value, err := fetch(ctx)
+		if err == nil && value == s.used && s.cred.refused(s.key.repository, s.sent) {
+			value, err = fetch(ctx)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -96,12 +114,17 @@ func (s *session) Set(ctx context.Context, _ string, scheme auth.Scheme, _ strin
 			return "", errRefused
 		}
 		s.used = value
-		s.tokens.keep(tokenKey{endpoint: s.key.endpoint}, token{scheme: scheme, value: value})
+		s.tokens.keep(tokenKey{endpoint: s.key.endpoint}, token{scheme: scheme})
 		return value, nil
 	}
 	tok, err := s.tokens.renew(ctx, s.key, s.used, func(ctx context.Context) (token, error) {
 		answer := &tokenAnswer{}
-		value, err := fetch(withCall(ctx, call{label: callOf(ctx).label, token: answer}))
+		ctx = withCall(ctx, call{label: callOf(ctx).label, token: answer})
+		value, err := fetch(ctx)
+		if err != nil && answer.refused() && s.cred.refused(s.key.repository, s.sent) {
+			*answer = tokenAnswer{}
+			value, err = fetch(ctx)
+		}
 		if err != nil {
 			return token{}, tokenFailure(ctx, answer, err)
 		}
@@ -121,6 +144,11 @@ type tokenAnswer struct {
 	status    int
 	header    http.Header
 	expiresIn int64 // seconds; 0 if it does not say
+}
+
+// refused reports whether the token server would not have the credential.
+func (a *tokenAnswer) refused() bool {
+	return a.status == http.StatusBadRequest || a.status == http.StatusUnauthorized || a.status == http.StatusForbidden
 }
 
 // capture notes the answer and leaves the body readable.

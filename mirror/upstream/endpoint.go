@@ -18,19 +18,19 @@ import (
 type entry struct {
 	host      string
 	prefix    string
-	base      *url.URL // the registry itself
-	cred      auth.Credential
+	base      *url.URL    // the registry itself
+	cred      *credential // nil: none
 	exchange  *exchange
 	endpoints []*endpoint // in the order to ask; the registry itself is last
 }
 
 // endpoint is one place to ask for what a registry has.
 type endpoint struct {
-	registry string   // how clients name the registry
-	base     *url.URL // scheme, host and the path in place of /v2
-	origin   string   // scheme://host, which breakers and metrics go by
-	own      bool     // the registry itself, whose word is final
-	cred     auth.Credential
+	registry string      // how clients name the registry
+	base     *url.URL    // scheme, host and the path in place of /v2
+	origin   string      // scheme://host, which breakers and metrics go by
+	own      bool        // the registry itself, whose word is final
+	cred     *credential // what it may be sent; nil: nothing
 	exchange *exchange
 	// key tells apart what must not share tokens or rate limits: entries have
 	// different credentials for one and the same origin.
@@ -72,7 +72,7 @@ func (c *Client) addEntry(net network, r Registry) error {
 		host:   name.Registry,
 		prefix: strings.Trim(r.PathPrefix, "/"),
 		base:   ownBase(name.Registry, r.Insecure),
-		cred:   auth.Credential{Username: r.Username, Password: r.Password},
+		cred:   c.credentialOf(r),
 	}
 	if (r.ClientCertFile == "") != (r.ClientKeyFile == "") {
 		return fmt.Errorf("client_cert_file and client_key_file go together, one is missing")
@@ -120,11 +120,11 @@ func (c *Client) find(host, repository string) *entry {
 
 // credentialFor finds what an endpoint may be sent: the credential of the entry
 // whose registry it is, scheme and port included.
-func (c *Client) credentialFor(base *url.URL) auth.Credential {
+func (c *Client) credentialFor(base *url.URL) *credential {
 	repository := strings.TrimPrefix(strings.TrimPrefix(base.Path, "/v2"), "/")
 	e := c.find(normalHost(base.Host), repository)
 	if e == nil || originOf(e.base) != originOf(base) {
-		return auth.EmptyCredential
+		return nil
 	}
 	return e.cred
 }

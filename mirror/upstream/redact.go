@@ -71,5 +71,5 @@ func oneLine(text string) string {
 // secretsOf are the parts of a request that must not be repeated.
 func secretsOf(ep *endpoint, authorization string) []string {
 	_, value, _ := strings.Cut(authorization, " ")
-	return []string{value, ep.cred.Password}
+	return append(ep.cred.secrets(), value)
 }
