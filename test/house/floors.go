@@ -29,6 +29,8 @@ func house() []floor {
 		{pkg: "store/storetest", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror/upstream", ours: []string{"internal/oci"}},
+		{pkg: "bottlerocket"},
+		{pkg: "nodeconfig", ours: []string{"bottlerocket"}},
 	}
 }
 
@@ -90,6 +92,9 @@ func homesOf() []home {
 		{prefix: "github.com/prometheus/", in: []string{"internal/admin", "cmd/larder"}, file: "metrics.go"},
 		{prefix: "oras.land/oras-go", in: []string{"mirror/upstream"}},
 		{prefix: "github.com/spf13/", in: []string{"cmd/larder"}},
+		{prefix: "github.com/pelletier/go-toml", in: []string{"nodeconfig"}},
+		{prefix: "github.com/containerd/", in: []string{"nodeconfig"}},
+		{prefix: "github.com/aws/aws-sdk-go-v2/feature/ec2/imds", in: []string{"nodeconfig"}},
 		{prefix: "go.yaml.in/yaml", in: []string{"internal/config"}},
 	}
 }
