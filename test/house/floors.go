@@ -21,6 +21,7 @@ type floor struct {
 func house() []floor {
 	return []floor{
 		{pkg: "internal/oci", not: []string{"net/http"}},
+		{pkg: "internal/policy", ours: []string{"internal/oci"}, not: []string{"net/http"}},
 		{pkg: "internal/rungroup", not: []string{"net/http"}},
 		{pkg: "internal/admin"},
 		{pkg: "internal/ociserver", ours: []string{"internal/oci"}},

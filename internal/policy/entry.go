@@ -1,0 +1,216 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/larder-registry/larder/internal/oci"
+)
+
+// entry is the image part of a rule, parsed and in one spelling.
+type entry struct {
+	// host is as canonicalHost gives it. With wild it stands for every host
+	// that ends in a dot and host.
+	host string
+	wild bool
+	// path is empty for all of a host. With below it stands for what lies
+	// under it, else also for itself.
+	path  string
+	below bool
+}
+
+// text is the one spelling.
+func (e entry) text() string {
+	s := e.host
+	if e.wild {
+		s = "*." + s
+	}
+	if e.path != "" {
+		s += "/" + e.path
+	}
+	if e.below {
+		s += "/*"
+	}
+	return s
+}
+
+func (e entry) matches(host, path string) bool {
+	if e.wild {
+		if !strings.HasSuffix(host, e.host) || !strings.HasSuffix(strings.TrimSuffix(host, e.host), ".") {
+			return false
+		}
+	} else if host != e.host {
+		return false
+	}
+	if e.path == "" {
+		return true
+	}
+	rest, ok := strings.CutPrefix(path, e.path)
+	return ok && (rest == "" && !e.below || strings.HasPrefix(rest, "/"))
+}
+
+// segments is the entry's length: the host and each component of the path.
+func (e entry) segments() int {
+	if e.path == "" {
+		return 1
+	}
+	return 2 + strings.Count(e.path, "/")
+}
+
+// labels orders hosts by how exact they are.
+func (e entry) labels() int {
+	if !e.wild {
+		return 1 << 10 // more than any name has
+	}
+	return 1 + strings.Count(e.host, ".")
+}
+
+// same reports whether two entries speak of the same images, or differ only in
+// whether the path itself is among them.
+func (e entry) same(f entry) bool {
+	return e.host == f.host && e.wild == f.wild && e.path == f.path
+}
+
+// mistake says what is wrong with an entry, and what to write instead.
+type mistake struct{ text, fix string }
+
+func didYouMean(entries ...string) string {
+	quoted := make([]string, len(entries))
+	for i, e := range entries {
+		quoted[i] = fmt.Sprintf("%q", e)
+	}
+	return "did you mean " + strings.Join(quoted, " or ") + "?"
+}
+
+// parseEntry reads an entry. It accepts only what matches some image, and what
+// means the same as an image name does: everything else comes back as a mistake
+// with the entry that was probably meant.
+func parseEntry(s string, aliases map[string]string) (e entry, wrong *mistake) {
+	if wrong := misread(s); wrong != nil {
+		return entry{}, wrong
+	}
+	trimmed, star := strings.CutSuffix(s, "/*")
+	trimmed, slash := strings.CutSuffix(trimmed, "/")
+	host, path, _ := strings.Cut(trimmed, "/")
+	e = entry{path: path, below: (star || slash) && path != ""}
+	host, e.wild = strings.CutPrefix(host, "*.")
+	if strings.ContainsAny(host+path, "*?[]") && !strings.HasPrefix(host, "[") {
+		return entry{}, badStar(s)
+	}
+	var err error
+	if e.wild {
+		// As the end of a longer name, it is no alias and needs no dot.
+		e.host, err = canonicalHost("x."+host, nil)
+		e.host = strings.TrimPrefix(e.host, "x.")
+	} else {
+		e.host, err = canonicalHost(host, aliases)
+	}
+	if err != nil {
+		return entry{}, &mistake{text: fmt.Sprintf("%q can never match: %v", s, err)}
+	}
+	if e.wild {
+		if wrong := checkWild(s, e.host); wrong != nil {
+			return entry{}, wrong
+		}
+	}
+	if path == "" {
+		return e, nil
+	}
+	if lower := strings.ToLower(path); lower != path {
+		return entry{}, &mistake{fmt.Sprintf("%q can never match: repositories are in lower case", s), didYouMean(strings.Replace(s, path, lower, 1))}
+	}
+	if _, err := oci.NewName("localhost", path); err != nil {
+		return entry{}, &mistake{text: fmt.Sprintf("%q can never match: %v", s, clean(err))}
+	}
+	if e.host != dockerHub || strings.Contains(path, "/") {
+		return e, nil
+	}
+	if path == "library" {
+		e.below = true
+	}
+	if !e.below {
+		return entry{}, &mistake{
+			fmt.Sprintf("%q is not what it looks like: as an image it is %s/library/%s", s, dockerHub, path),
+			didYouMean(dockerHub+"/library/"+path, dockerHub+"/"+path+"/*"),
+		}
+	}
+	return e, nil
+}
+
+// misread finds what is no entry at all, but something that looks like one.
+func misread(s string) *mistake {
+	bare := strings.TrimSpace(s)
+	switch _, rest, scheme := strings.Cut(bare, "://"); {
+	case bare == "":
+		return &mistake{"the entry is empty", `write a registry, with a path if you like: "ghcr.io/org"`}
+	case bare == "*" || bare == "**" || bare == "*/*" || bare == "/":
+		return &mistake{fmt.Sprintf("%q: an entry for every image is what default is for", s), "write default: Allow or default: Deny"}
+	case scheme:
+		return &mistake{fmt.Sprintf("%q can never match: images are named without a scheme", s), didYouMean(rest)}
+	case bare[0] == '/':
+		return &mistake{fmt.Sprintf("%q can never match: it starts with a slash", s), didYouMean(strings.TrimLeft(bare, "/"))}
+	case bare != s:
+		return &mistake{fmt.Sprintf("%q can never match: it has a space", s), didYouMean(bare)}
+	}
+	if name, _, ok := strings.Cut(s, "@"); ok {
+		return &mistake{fmt.Sprintf("%q: an entry is about a repository, not about one digest", s), didYouMean(spelledOut(untagged(name)))}
+	}
+	first, _, hasPath := strings.Cut(s, "/")
+	if name := untagged(s); name != s && (hasPath || !isNumber(s[len(name)+1:])) && !strings.Contains(s[len(name):], "]") {
+		return &mistake{fmt.Sprintf("%q: an entry is about a repository, not about one tag", s), didYouMean(spelledOut(name))}
+	}
+	if !strings.ContainsAny(first, ".:[") && !strings.EqualFold(first, "localhost") {
+		return &mistake{fmt.Sprintf("%q names no registry; as an image it is on Docker Hub", s), didYouMean(spelledOut(s))}
+	}
+	return nil
+}
+
+// untagged cuts off a tag: what follows the last colon behind the last slash.
+func untagged(s string) string {
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, '/') {
+		return s[:i]
+	}
+	return s
+}
+
+// spelledOut gives a name as an image name is read: with Docker Hub in front
+// where there is no registry.
+func spelledOut(s string) string {
+	lower := strings.ToLower(strings.TrimSuffix(s, "/"))
+	if i, err := parseImage(lower, hubAliases()); err == nil {
+		i.tag, i.dgst = "", ""
+		return i.String()
+	}
+	if rest, ok := strings.CutSuffix(lower, "/*"); ok && !strings.ContainsAny(rest, "*/") {
+		return dockerHub + "/" + lower
+	}
+	return strings.ToLower(s)
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+// badStar explains wildcards to one who hoped for more.
+func badStar(s string) *mistake {
+	m := &mistake{
+		fmt.Sprintf("%q: a * stands alone, at the end behind a slash or at the start before a dot", s),
+		`write "ghcr.io/org/*" or "*.example.com"`,
+	}
+	before, _, _ := strings.Cut(strings.TrimRight(s, "*"), "*")
+	if before = strings.TrimRight(before, "/"); strings.TrimRight(s, "*") != s && !strings.ContainsAny(strings.TrimRight(s, "*"), "*?[") && strings.Contains(before, "/") {
+		m.fix = didYouMean(before + "/*")
+	}
+	return m
+}
+
+// checkWild refuses wildcards that stand for nothing.
+func checkWild(s, host string) *mistake {
+	if host == dockerHub {
+		return &mistake{fmt.Sprintf("%q can never match: Docker Hub is %s by whatever name it is asked", s, dockerHub), didYouMean(dockerHub)}
+	}
+	bare, _, _ := strings.Cut(host, ":")
+	if _, err := netip.ParseAddr(bare); err == nil || strings.HasPrefix(host, "[") {
+		return &mistake{fmt.Sprintf("%q can never match: nothing stands before an address", s), didYouMean(host)}
+	}
+	return nil
+}
