@@ -22,6 +22,7 @@ func house() []floor {
 	return []floor{
 		{pkg: "internal/oci", not: []string{"net/http"}},
 		{pkg: "internal/policy", ours: []string{"internal/oci"}, not: []string{"net/http"}},
+		{pkg: "internal/policy/workload", not: []string{"net/http"}},
 		{pkg: "internal/rungroup", not: []string{"net/http"}},
 		{pkg: "internal/admin"},
 		{pkg: "internal/ociserver", ours: []string{"internal/oci"}},
@@ -96,7 +97,7 @@ func homesOf() []home {
 		{prefix: "github.com/pelletier/go-toml", in: []string{"nodeconfig"}},
 		{prefix: "github.com/containerd/", in: []string{"nodeconfig"}},
 		{prefix: "github.com/aws/aws-sdk-go-v2/feature/ec2/imds", in: []string{"nodeconfig"}},
-		{prefix: "go.yaml.in/yaml", in: []string{"internal/config"}},
+		{prefix: "go.yaml.in/yaml", in: []string{"internal/config", "internal/policy/workload"}},
 	}
 }
 
