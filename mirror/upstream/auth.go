@@ -28,14 +28,24 @@ const (
 // errRefused: the credential was sent before and is known to be refused.
 var errRefused = errors.New("credential already refused")
 
-// authorized makes the client that answers the challenges for one request.
-// oras-go's client does the dance: it sends the token kept, if any; on a 401 it
-// reads the challenge, gets a token, and sends the request once more, so a
-// token that expired is renewed exactly once. It drops Authorization when a
+// logins are the credentials one way in has.
+type logins interface {
+	// get gives the credential for a repository, auth.EmptyCredential if there
+	// is none.
+	get(ctx context.Context, repository string) (auth.Credential, error)
+	// refused tells that the upstream would not have cred, and reports whether
+	// get may now give another.
+	refused(repository string, cred auth.Credential) bool
+}
+
+// authorized makes the client that answers the challenges for one request that
+// takes way w. oras-go's client does the dance: it sends the token kept, if any;
+// on a 401 it reads the challenge, gets a token, and sends the request once more,
+// so a token that expired is renewed exactly once. It drops Authorization when a
 // redirect leaves the origin, checks token realms, and copies Range and the
 // other headers to the second request.
-func (c *Client) authorized(ep *endpoint, repository string) *auth.Client {
-	s := &session{tokens: c.tokens, key: tokenKey{endpoint: ep.key, repository: repository}, now: c.now, cred: ep.cred}
+func (c *Client) authorized(ep *endpoint, repository string, w way) *auth.Client {
+	s := &session{tokens: c.tokens, key: tokenKey{endpoint: ep.key, who: w.who, repository: repository}, now: c.now, cred: w.logins}
 	return &auth.Client{
 		Client:               &http.Client{Transport: ep.exchange, CheckRedirect: ep.exchange.checkRedirect},
 		Header:               http.Header{"User-Agent": {c.userAgent}},
@@ -55,12 +65,12 @@ type session struct {
 	// used is the token this request was sent with, to tell a token that
 	// another request has renewed meanwhile from the one just refused.
 	used string
-	// cred is what is configured, and sent the credential it gave last.
-	cred *credential
+	// cred is what the way has, and sent the credential it gave last.
+	cred logins
 	sent auth.Credential
 }
 
-// login gives oras-go's client the configured credential.
+// login gives oras-go's client the credential.
 func (s *session) login(ctx context.Context, _ string) (cred auth.Credential, err error) {
 	s.sent, err = s.cred.get(ctx, s.key.repository)
 	return s.sent, err

@@ -68,6 +68,13 @@ type Registry struct {
 	// names in its challenge. They are never sent to Endpoints: an endpoint
 	// that wants credentials gets those of the entry whose Host it is.
 	Username, Password string
+	// PasswordFile holds the password instead. It is read when it is needed,
+	// and again after a minute or a refusal, so that it may be replaced.
+	PasswordFile string
+	// Proof: what the entry's credentials fetch is for those callers only who
+	// show that they may have it; whether it takes credentials at all is then
+	// found out first.
+	Proof bool
 	// Insecure asks Host over plain HTTP, and allows redirects from HTTPS to
 	// HTTP.
 	Insecure bool
@@ -143,6 +150,7 @@ type Client struct {
 	breakers *breakers
 	limits   *limits
 	fetched  *fetched
+	known    *knownWays
 }
 
 // New makes a Client. It reads the certificate files the entries name, and
@@ -176,6 +184,7 @@ func New(cfg Config) (*Client, error) {
 	c.breakers = newBreakers(c.now, c.metrics, c.log)
 	c.limits = newLimits(c.now)
 	c.fetched = newFetched(c.now)
+	c.known = newKnownWays(c.now)
 
 	net := network{timeouts: c.timeouts, resolver: cfg.Resolver, proxy: cfg.Proxy, metrics: c.metrics}
 	anyone, err := net.exchange(Registry{}, &guard{})

@@ -20,6 +20,7 @@ type entry struct {
 	prefix    string
 	base      *url.URL    // the registry itself
 	cred      *credential // nil: none
+	proof     bool        // Registry.Proof
 	exchange  *exchange
 	endpoints []*endpoint // in the order to ask; the registry itself is last
 }
@@ -31,6 +32,7 @@ type endpoint struct {
 	origin   string      // scheme://host, which breakers and metrics go by
 	own      bool        // the registry itself, whose word is final
 	cred     *credential // what it may be sent; nil: nothing
+	proof    bool        // Registry.Proof
 	exchange *exchange
 	// key tells apart what must not share tokens or rate limits: entries have
 	// different credentials for one and the same origin.
@@ -73,6 +75,7 @@ func (c *Client) addEntry(net network, r Registry) error {
 		prefix: strings.Trim(r.PathPrefix, "/"),
 		base:   ownBase(name.Registry, r.Insecure),
 		cred:   c.credentialOf(r),
+		proof:  r.Proof,
 	}
 	if (r.ClientCertFile == "") != (r.ClientKeyFile == "") {
 		return fmt.Errorf("client_cert_file and client_key_file go together, one is missing")
@@ -149,6 +152,7 @@ func newEndpoint(e *entry, base *url.URL, own bool) *endpoint {
 		base:     base,
 		origin:   originOf(base),
 		own:      own,
+		proof:    e.proof,
 		exchange: e.exchange,
 		key:      e.host + "/" + e.prefix + " " + base.String(),
 	}

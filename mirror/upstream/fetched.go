@@ -22,39 +22,55 @@ type fetched struct {
 	now func() time.Time
 
 	mu sync.Mutex
-	by *lru[string, waiting] // by the digest reference
+	by *lru[string, waiting] // by who asked, and the reference
 }
 
 type waiting struct {
 	manifest oci.Manifest
 	until    time.Time
+	by       oci.Way // what it was fetched by
 }
 
 func newFetched(now func() time.Time) *fetched {
 	return &fetched{now: now, by: newLRU[string, waiting](maxFetched)}
 }
 
-func (f *fetched) put(ref oci.Reference, m oci.Manifest) {
+// put keeps m for the same comer's next question. by is how it was let in.
+func (f *fetched) put(ap oci.Approach, ref oci.Reference, m oci.Manifest, by oci.Way) {
 	if len(m.Bytes) > maxFetchedSize {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := waiting{manifest: m, until: f.now().Add(fetchedFor)}
-	f.by.put(ref.String(), w)
+	w := waiting{manifest: m, until: f.now().Add(fetchedFor), by: by}
+	f.by.put(waitingKey(ap, ref), w)
 	if ref.Digest == "" {
-		f.by.put(oci.Reference{Name: ref.Name, Digest: m.Digest}.String(), w)
+		f.by.put(waitingKey(ap, oci.Reference{Name: ref.Name, Digest: m.Digest}), w)
 	}
 }
 
-func (f *fetched) take(ref oci.Reference) (oci.Manifest, bool) {
+// take gives what put kept, and tells the approach what it was let in by.
+func (f *fetched) take(ap oci.Approach, ref oci.Reference) (oci.Manifest, bool) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	w, ok := f.by.get(ref.String())
-	if !ok {
-		return oci.Manifest{}, false
+	key := waitingKey(ap, ref)
+	w, ok := f.by.get(key)
+	f.by.remove(key)
+	if ok {
+		f.by.remove(waitingKey(ap, oci.Reference{Name: ref.Name, Digest: w.manifest.Digest}))
 	}
-	f.by.remove(ref.String())
-	f.by.remove(oci.Reference{Name: ref.Name, Digest: w.manifest.Digest}.String())
-	return w.manifest, f.now().Before(w.until)
+	ok = ok && f.now().Before(w.until)
+	f.mu.Unlock()
+	if ok && ap.Heard != nil && w.by != 0 {
+		ap.Heard(w.by)
+	}
+	return w.manifest, ok
+}
+
+// waitingKey keeps what different comers may have apart.
+func waitingKey(ap oci.Approach, ref oci.Reference) string {
+	who := ap.Key
+	if ap.Alone {
+		who += "!"
+	}
+	return ref.String() + " " + who
 }

@@ -39,7 +39,7 @@ func (c *Client) Resolve(ctx context.Context, ref oci.Reference) (oci.Descriptor
 		if err != nil {
 			return err
 		}
-		c.fetched.put(ref, m)
+		c.fetched.put(oci.ApproachOf(ctx), ref, m, a.way)
 		desc = m.Descriptor
 		return nil
 	})
@@ -58,7 +58,7 @@ func (c *Client) Resolve(ctx context.Context, ref oci.Reference) (oci.Descriptor
 // and oci.ErrDenied, oci.ErrTooManyRequests with a RetryAfter, or
 // oci.ErrUnavailable with a Reason; when ctx ended, with its error.
 func (c *Client) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest, error) {
-	if m, ok := c.fetched.take(ref); ok {
+	if m, ok := c.fetched.take(oci.ApproachOf(ctx), ref); ok {
 		return m, nil
 	}
 	ctx, patience := c.patience(ctx)

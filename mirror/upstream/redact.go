@@ -69,7 +69,7 @@ func oneLine(text string) string {
 }
 
 // secretsOf are the parts of a request that must not be repeated.
-func secretsOf(ep *endpoint, authorization string) []string {
+func secretsOf(ep *endpoint, w way, authorization string) []string {
 	_, value, _ := strings.Cut(authorization, " ")
-	return append(ep.cred.secrets(), value)
+	return append(append(ep.cred.secrets(), w.secrets...), value)
 }

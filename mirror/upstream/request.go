@@ -43,7 +43,8 @@ func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Respon
 	return resp, nil
 }
 
-func (c *Client) exchangeOnce(ctx context.Context, a *attempt, q question) (*http.Response, error) {
+// exchangeBy asks by one way.
+func (c *Client) exchangeBy(ctx context.Context, a *attempt, q question, w way) (*http.Response, error) {
 	ep := a.endpoint
 	req, err := http.NewRequestWithContext(ctx, q.method, ep.base.String()+"/"+a.repository+"/"+q.path, nil)
 	if err != nil {
@@ -63,7 +64,7 @@ func (c *Client) exchangeOnce(ctx context.Context, a *attempt, q question) (*htt
 		req.Header.Set("Range", q.ranged)
 	}
 
-	resp, err := c.authorized(ep, a.repository).Do(req)
+	resp, err := c.authorized(ep, a.repository, w).Do(req)
 	if err != nil {
 		f := clientFailure(ctx, ep.base.Host, err)
 		if f.status == http.StatusTooManyRequests { // by the token server
@@ -71,7 +72,7 @@ func (c *Client) exchangeOnce(ctx context.Context, a *attempt, q question) (*htt
 		}
 		return nil, f
 	}
-	if f := c.checkAnswer(a, q, resp); f != nil {
+	if f := c.checkAnswer(a, q, w, resp); f != nil {
 		_ = resp.Body.Close() //nolint:errcheck // the failure says more
 		return nil, f
 	}
@@ -82,10 +83,10 @@ func (c *Client) exchangeOnce(ctx context.Context, a *attempt, q question) (*htt
 }
 
 // checkAnswer refuses what is not the content asked for; nil if it is.
-func (c *Client) checkAnswer(a *attempt, q question, resp *http.Response) *failure {
+func (c *Client) checkAnswer(a *attempt, q question, w way, resp *http.Response) *failure {
 	host := resp.Request.URL.Host
 	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusPartialContent || q.ranged == "") {
-		return c.statusFailure(a.endpoint, a.kind, resp)
+		return c.statusFailure(a.endpoint, a.kind, w, resp)
 	}
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return &failure{err: unavailable(host, "encoding", "sent the content in a coding that was not asked for"), status: resp.StatusCode}

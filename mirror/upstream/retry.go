@@ -31,6 +31,7 @@ type attempt struct {
 	kind       kind
 	label      string
 	ticket     *ticket
+	way        oci.Way // the last exchange was let in by
 }
 
 // ask tries the endpoints of name's registry until one gives what is wanted.
@@ -40,6 +41,9 @@ func (c *Client) ask(ctx context.Context, name oci.Name, k kind, try func(contex
 	endpoints, err := c.endpointsFor(name)
 	if err != nil {
 		return err
+	}
+	if oci.ApproachOf(ctx).Alone { // what callers have is for the registry itself
+		endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(ep *endpoint) bool { return !ep.own })
 	}
 	left := max(maxTries, len(endpoints))
 	var verdict error

@@ -18,9 +18,9 @@ const maxErrorBody = 64 << 10
 
 // statusFailure classifies an answer that is not the content asked for, and
 // reads its body. Authorization is what the request was sent with.
-func (c *Client) statusFailure(ep *endpoint, k kind, resp *http.Response) *failure {
+func (c *Client) statusFailure(ep *endpoint, k kind, w way, resp *http.Response) *failure {
 	host := resp.Request.URL.Host
-	text := errorText(resp, secretsOf(ep, resp.Request.Header.Get("Authorization")))
+	text := errorText(resp, secretsOf(ep, w, resp.Request.Header.Get("Authorization")))
 	f := &failure{status: resp.StatusCode}
 	switch code := resp.StatusCode; {
 	case code == http.StatusNotFound || code == http.StatusGone:

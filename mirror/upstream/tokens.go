@@ -12,11 +12,13 @@ import (
 const maxTokens = 512
 
 // tokenKey is what a token is good for: one repository of one endpoint, asked
-// with the credentials of one entry. Everything here is pulled, so the scope
-// follows from the repository.
+// with the credentials of one entry, of one caller, or of nobody. Everything
+// here is pulled, so the scope follows from the repository.
 type tokenKey struct {
-	endpoint   string // endpoint.key
-	repository string // empty for Basic, which is good for all of them
+	endpoint string // endpoint.key
+	who      string // way.who
+	// repository is empty, as is who, for Basic: that an endpoint speaks it.
+	repository string
 }
 
 // token is the value of an Authorization header, in its two parts.
@@ -73,6 +75,13 @@ func (t *tokens) keep(key tokenKey, tok token) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.kept.put(key, tok)
+}
+
+// forget drops the token kept for key.
+func (t *tokens) forget(key tokenKey) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept.remove(key)
 }
 
 // renew gives a token for key that is not the one already refused: one that

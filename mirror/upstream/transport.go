@@ -115,6 +115,9 @@ func (x *exchange) allow(u *url.URL) {
 	x.origins[originOf(u)] = true
 }
 
+// certified reports whether a client certificate is shown.
+func (x *exchange) certified() bool { return x.own != x.foreign }
+
 func (x *exchange) close() {
 	x.own.CloseIdleConnections()
 	x.foreign.CloseIdleConnections()
