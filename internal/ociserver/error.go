@@ -20,8 +20,8 @@ const statusClientLeft = 499
 //
 //   - 408 and 429 mean "ask the same host again at once", five times over. An
 //     upstream's TOOMANYREQUESTS is therefore a 503, and without Retry-After.
-//   - 401 with a challenge would start a login; there is none to offer, so 401
-//     goes without WWW-Authenticate and containerd moves on.
+//   - 401 with a challenge makes it log in, if it has something to log in with
+//     (callers.go); without one it moves on.
 //   - 3xx it follows or fails on. There is no 3xx here.
 //
 // Content an upstream got wrong is a 502, as of any gateway.
@@ -82,7 +82,11 @@ func (h *handler) fail(x *exchange, err error) {
 		// Text of unknown origin stays in the log.
 		spec = &oci.Error{Code: oci.CodeUnknown, Message: "internal error"}
 	}
-	x.sendError(err, statusOf(spec.Code), spec)
+	status := statusOf(spec.Code)
+	if status == http.StatusUnauthorized {
+		h.challenge(x, err)
+	}
+	x.sendError(err, status, spec)
 }
 
 // sendError sends the spec's error document ("Error Codes").

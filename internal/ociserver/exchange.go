@@ -28,6 +28,9 @@ type exchange struct {
 // serve answers one request of the distribution API.
 func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: newResponse(inner, h.stallTimeout), r: r, started: time.Now()}
+	if h.callers {
+		x.access.Credential = credentialOf(r)
+	}
 	ctx := oci.WithAccess(r.Context(), &x.access)
 	defer h.account(x) // also when the connection is broken by a panic
 

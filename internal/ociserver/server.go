@@ -38,6 +38,10 @@ type Config struct {
 	// neither, anybody. Health checks are for everybody.
 	Local bool
 	Allow []netip.Prefix
+	// Callers: what clients log in with (Basic) is handed to Reader and Lister
+	// as Access.Credential, and their refusals may challenge clients, see
+	// callers.go. Without it nobody learns what a client sent.
+	Callers bool
 	// Ready says why requests should go elsewhere, or nil. A nil func is
 	// always ready.
 	Ready func() error
@@ -59,6 +63,7 @@ type handler struct {
 	lister          oci.Lister
 	defaultRegistry string
 	peers           peers
+	callers         bool
 	ready           func() error
 	stallTimeout    time.Duration
 	log             *logrus.Entry
@@ -77,6 +82,7 @@ func New(cfg Config) (http.Handler, error) {
 		lister:          cfg.Lister,
 		defaultRegistry: cfg.DefaultRegistry,
 		peers:           peers{local: cfg.Local, allow: cfg.Allow},
+		callers:         cfg.Callers,
 		ready:           cfg.Ready,
 		stallTimeout:    cfg.StallTimeout,
 		log:             cfg.Log,
