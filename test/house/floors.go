@@ -26,11 +26,12 @@ func house() []floor {
 		{pkg: "internal/rungroup", not: []string{"net/http"}},
 		{pkg: "internal/admin"},
 		{pkg: "internal/ociserver", ours: []string{"internal/oci"}},
-		{pkg: "internal/config", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
+		{pkg: "internal/config", ours: []string{"internal/oci", "internal/policy", "store"}, not: []string{"net/http"}},
 		{pkg: "store", ours: []string{"internal/oci"}, not: []string{"net/http"}},
 		{pkg: "store/storetest", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror/upstream", ours: []string{"internal/oci"}},
+		{pkg: "central/auth", ours: []string{"internal/oci"}},
 		{pkg: "bottlerocket"},
 		{pkg: "nodeconfig", ours: []string{"bottlerocket"}},
 	}
@@ -93,6 +94,8 @@ func homesOf() []home {
 		{prefix: "github.com/labstack/echo", in: []string{"internal/ociserver", "internal/admin"}},
 		{prefix: "github.com/prometheus/", in: []string{"internal/admin", "cmd/larder"}, file: "metrics.go"},
 		{prefix: "oras.land/oras-go", in: []string{"mirror/upstream"}},
+		{prefix: "github.com/go-jose/", in: []string{"central/auth"}},
+		{prefix: "golang.org/x/crypto/", in: []string{"central/auth"}},
 		{prefix: "github.com/spf13/", in: []string{"cmd/larder"}},
 		{prefix: "github.com/pelletier/go-toml", in: []string{"nodeconfig"}},
 		{prefix: "github.com/containerd/", in: []string{"nodeconfig"}},
@@ -104,7 +107,7 @@ func homesOf() []home {
 // registers reports whether f belongs to a package whose Config takes a
 // prometheus.Registerer, the one type that may be named outside metrics.go.
 func registers(f file) bool {
-	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "store"}, f.pkg())
+	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "store", "central/auth"}, f.pkg())
 }
 
 // homes reports imports of third parties where they do not belong. Test files
