@@ -346,9 +346,9 @@ func TestOnlyAdmittedClients(t *testing.T) {
 }
 
 func TestSectionsWithoutEffectAreWarnedOfAtStart(t *testing.T) {
-	config := writeFile(t, t.TempDir(), "larder.yaml", "image_validation: {default: Deny}\n")
+	config := writeFile(t, t.TempDir(), "larder.yaml", "central: {}\n")
 	p := launch(t, "mirror", "--config", config, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json")
-	warning := p.waitFor(t, config+":1:1: image_validation: this version does not have image policies, so no image is refused; the section is not checked and has NO effect")
+	warning := p.waitFor(t, config+":1:1: central: this version does not have the push registry; the section is not checked and has NO effect")
 	if warning["level"] != "warning" {
 		t.Errorf("it is said at level %v", warning["level"])
 	}

@@ -14,10 +14,14 @@
 // holds it to that.
 package config
 
+import "github.com/larder-registry/larder/internal/policy"
+
 // Config is what a configuration file says.
 type Config struct {
 	// RegistryProxies is what the node mirror does.
 	RegistryProxies RegistryProxies `yaml:"registry_proxies"`
+	// ImageValidation says which images may run; nil if the file does not.
+	ImageValidation *policy.Config `yaml:"image_validation,omitempty"`
 }
 
 // RegistryProxies configures the node mirror.

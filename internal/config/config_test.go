@@ -242,7 +242,6 @@ func TestSectionsOfOtherModesAreWarnings(t *testing.T) {
 		t.Fatal(cfg, err)
 	}
 	want := []string{
-		"f:1:1: image_validation: this version does not have image policies, so no image is refused; the section is not checked and has NO effect",
 		"f:3:1: central: this version does not have the push registry; the section is not checked and has NO effect",
 		"f:5:1: webhook: this version does not have the admission webhook; the section is not checked and has NO effect",
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -37,6 +38,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 		d.scalar(n, key, p.parse)
 		return
 	}
+	if short, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok && n.Kind == yaml.ScalarNode {
+		d.scalar(n, key, func(s string) error { return short.UnmarshalText([]byte(s)) })
+		return
+	}
 	switch v.Kind() {
 	case reflect.Struct:
 		d.mapping(n, v, key)
@@ -45,6 +50,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 		d.value(n, v.Elem(), key)
 	case reflect.Slice:
 		d.sequence(n, v, key)
+	case reflect.Map:
+		d.dictionary(n, v, key)
 	case reflect.Bool:
 		d.scalar(n, key, func(s string) error {
 			if n.ShortTag() != "!!bool" {
@@ -118,6 +125,32 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 	}
 }
 
+// dictionary decodes keys of the writer's own choice, which are text.
+func (d *decoder) dictionary(n *yaml.Node, v reflect.Value, key string) {
+	if isNull(n) {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		d.problem(n, key, "keys and values are wanted, not "+kindName(n), "")
+		return
+	}
+	out := reflect.MakeMapWithSize(v.Type(), len(n.Content)/2)
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, content := n.Content[i], n.Content[i+1]
+		full := join(key, name.Value)
+		if line, dup := seen[name.Value]; dup {
+			d.problem(name, full, fmt.Sprintf("the key is there twice, first in line %d", line), "keep one of them")
+			continue
+		}
+		seen[name.Value] = name.Line
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.value(content, item, full)
+		out.SetMapIndex(reflect.ValueOf(name.Value), item)
+	}
+	v.Set(out)
+}
+
 // suggestKey says what a writer of an unknown key could have meant: a
 // neighbour spelt alike, or a key that belongs elsewhere.
 func suggestKey(name string, t reflect.Type) string {
@@ -158,7 +191,8 @@ func tagOf(f reflect.StructField) string {
 }
 
 // Keys lists the path of every key a file may hold, parents before children;
-// list entries are written "registries[].host".
+// list entries are written "registries[].host", and what is below keys of the
+// writer's choice "namespaces.*.default".
 func Keys() []string { return walkKeys(reflect.TypeFor[Config](), "") }
 
 func walkKeys(t reflect.Type, prefix string) (keys []string) {
@@ -171,8 +205,11 @@ func walkKeys(t reflect.Type, prefix string) (keys []string) {
 		if ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}
-		if ft.Kind() == reflect.Slice {
+		switch ft.Kind() {
+		case reflect.Slice:
 			key, ft = key+"[]", ft.Elem()
+		case reflect.Map:
+			key, ft = key+".*", ft.Elem()
 		}
 		if ft.Kind() == reflect.Struct {
 			keys = append(keys, walkKeys(ft, key)...)

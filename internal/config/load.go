@@ -54,6 +54,7 @@ func Parse(file string, data []byte) (*Config, []Problem, error) {
 	d.value(root, reflect.ValueOf(cfg).Elem(), "")
 	c := checker{decoder: d, dir: filepath.Dir(file)}
 	c.check(cfg)
+	warnings = append(warnings, c.imageValidation(cfg.ImageValidation)...)
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b Problem) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -127,8 +128,6 @@ func (d *decoder) takeUnserved(root *yaml.Node) (warnings []Problem) {
 // unserved says what a known section that has no effect is for.
 func unserved(section string) (what string, ok bool) {
 	switch section {
-	case "image_validation":
-		return "image policies, so no image is refused", true
 	case "central":
 		return "the push registry", true
 	case "webhook":
