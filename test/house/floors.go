@@ -32,6 +32,8 @@ func house() []floor {
 		{pkg: "mirror", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror/upstream", ours: []string{"internal/oci"}},
 		{pkg: "central/auth", ours: []string{"internal/oci"}},
+		{pkg: "central/admission", ours: []string{"internal/policy", "internal/policy/workload"}},
+		{pkg: "central/admission/certificate"},
 		{pkg: "bottlerocket"},
 		{pkg: "nodeconfig", ours: []string{"bottlerocket"}},
 	}
@@ -107,7 +109,7 @@ func homesOf() []home {
 // registers reports whether f belongs to a package whose Config takes a
 // prometheus.Registerer, the one type that may be named outside metrics.go.
 func registers(f file) bool {
-	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "store", "central/auth"}, f.pkg())
+	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "store", "central/auth", "central/admission", "central/admission/certificate"}, f.pkg())
 }
 
 // homes reports imports of third parties where they do not belong. Test files

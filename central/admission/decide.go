@@ -1,0 +1,225 @@
+package admission
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/larder-registry/larder/internal/policy"
+	"github.com/larder-registry/larder/internal/policy/workload"
+)
+
+// The outcomes of a review, also the metric's label.
+const (
+	allowed   = "allowed"
+	denied    = "denied"
+	wouldDeny = "would_deny" // denied by a policy, or for a workload, that only warns
+	skipped   = "skipped"    // not looked at
+)
+
+// outcome is what becomes of a review.
+type outcome struct {
+	decision string
+	// mode is the hardest of the modes that bad images fell under; empty when
+	// there are none.
+	mode policy.Mode
+	// why is said when nothing was looked at.
+	why string
+	bad []badImage
+	// revision is the policy's.
+	revision string
+}
+
+// badImage is an image the policy has something against, and all the places
+// where the object names it.
+type badImage struct {
+	ref     string
+	verdict policy.Verdict
+	// mode is the verdict's, softened for a workload.
+	mode   policy.Mode
+	places []string
+}
+
+// decide holds a request to the rules.
+func decide(rules *Rules, r *request) (outcome, error) {
+	out := outcome{decision: skipped, revision: rules.Policy.Revision()}
+	switch {
+	case r.Operation != opCreate && r.Operation != opUpdate:
+		out.why = "nothing is made"
+		return out, nil
+	case !r.isPod() && rules.Workloads == WorkloadsOff:
+		out.why = "workloads are off"
+		return out, nil
+	}
+	object, old, err := parse(r)
+	switch {
+	case err != nil && !r.isKnown():
+		out.why = "its form is not known"
+		return out, nil
+	case err != nil:
+		return out, err
+	case r.Operation == opUpdate && object.Deleting:
+		// Its finalizers have to come off. The API server keeps this field
+		// to itself, and nothing new starts in a pod that has it.
+		out.why = "it is being deleted"
+		return out, nil
+	case !r.isPod() && object.Controlled:
+		// For pods this would be a hole: anybody can write an owner into one.
+		out.why = "its owner was looked at"
+		return out, nil
+	case r.isPod() && r.isMirror():
+		out.why = "a static pod runs whatever is said"
+		return out, nil
+	}
+	images := object.Images
+	if r.Operation == opUpdate {
+		images = changed(rules.Policy, r.Namespace, images, old.Images)
+	}
+	out.judge(rules, r, images)
+	return out, nil
+}
+
+// isPod reports whether the object is a pod, which is what the policy is for.
+// The object of pods/ephemeralcontainers is a whole pod, too.
+func (r *request) isPod() bool { return r.Resource.Group == "" && r.Resource.Resource == "pods" }
+
+// isKnown reports whether the object has to be of the form that is expected.
+func (r *request) isKnown() bool {
+	return slices.Contains([]string{"", "apps", "batch"}, r.Resource.Group)
+}
+
+// parse reads the object, and the one it replaces.
+func parse(r *request) (object, old workload.Object, err error) {
+	if object, err = workload.Parse(r.Object); err != nil {
+		return object, old, err
+	}
+	if r.Operation == opUpdate && !empty(r.OldObject) {
+		if old, err = workload.Parse(r.OldObject); err != nil {
+			return object, old, fmt.Errorf("read old object: %w", err)
+		}
+	}
+	return object, old, nil
+}
+
+// isMirror reports whether the pod is the picture of a static one, which the
+// kubelet runs from a file on its node. Refusing the picture would stop nothing.
+// Only a kubelet may make one (NodeRestriction), and these names are reserved
+// for it.
+func (r *request) isMirror() bool {
+	if !strings.HasPrefix(r.UserInfo.Username, "system:node:") || !slices.Contains(r.UserInfo.Groups, "system:nodes") {
+		return false
+	}
+	var pod struct {
+		Metadata struct {
+			Annotations map[string]string `json:"annotations"`
+		} `json:"metadata"`
+	}
+	if json.Unmarshal(r.Object, &pod) != nil {
+		return false
+	}
+	_, ok := pod.Metadata.Annotations["kubernetes.io/config.mirror"]
+	return ok
+}
+
+// owner is what people know the object by, kind/name: what controls it, or else
+// itself.
+func (r *request) owner() string {
+	var object struct {
+		Metadata struct {
+			Name            string `json:"name"`
+			GenerateName    string `json:"generateName"`
+			OwnerReferences []struct {
+				Kind       string `json:"kind"`
+				Name       string `json:"name"`
+				Controller bool   `json:"controller"`
+			} `json:"ownerReferences"`
+		} `json:"metadata"`
+	}
+	if json.Unmarshal(r.Object, &object) == nil {
+		for _, o := range object.Metadata.OwnerReferences {
+			if o.Controller {
+				return o.Kind + "/" + o.Name
+			}
+		}
+	}
+	return r.Kind.Kind + "/" + cmp.Or(r.Name, object.Metadata.Name, object.Metadata.GenerateName)
+}
+
+// changed leaves out images that were in the old object, in whatever place and
+// spelling.
+func changed(p *policy.Policy, namespace string, now, before []workload.Image) (fresh []workload.Image) {
+	known := map[string]bool{}
+	for _, i := range before {
+		known[i.Ref] = true
+	}
+	normalized := false
+	for _, i := range now {
+		if known[i.Ref] {
+			continue
+		}
+		// An image in another spelling is rare, so that the old ones are
+		// only taken apart when there is a new one.
+		if !normalized {
+			normalized = true
+			for _, b := range before {
+				known[p.DecideImage(namespace, b.Ref).Normalized] = true
+			}
+		}
+		if v := p.DecideImage(namespace, i.Ref); v.Normalized == "" || !known[v.Normalized] {
+			fresh = append(fresh, i)
+		}
+	}
+	return fresh
+}
+
+// judge decides on each image once.
+func (out *outcome) judge(rules *Rules, r *request, images []workload.Image) {
+	out.decision = allowed
+	seen := map[string]int{} // the image's place in out.bad, or -1
+	for _, i := range images {
+		n, ok := seen[i.Ref]
+		if !ok {
+			n = -1
+			if v := rules.Policy.DecideImage(r.Namespace, i.Ref); !v.Allowed {
+				n = len(out.bad)
+				mode := v.Mode
+				if !r.isPod() {
+					mode = soften(mode, rules.Workloads)
+				}
+				out.bad = append(out.bad, badImage{ref: i.Ref, verdict: v, mode: mode})
+			}
+			seen[i.Ref] = n
+		}
+		if n >= 0 {
+			out.bad[n].places = append(out.bad[n].places, i.Path)
+		}
+	}
+	for _, b := range out.bad {
+		if b.mode == policy.Enforce {
+			out.decision = denied
+		} else if out.decision == allowed {
+			out.decision = wouldDeny
+		}
+		out.mode = harder(out.mode, b.mode)
+	}
+}
+
+// soften is what a mode comes to for a workload.
+func soften(m policy.Mode, w Workloads) policy.Mode {
+	if w == WorkloadsWarn && m == policy.Enforce {
+		return policy.Warn
+	}
+	return m
+}
+
+// harder is the mode of the two that does more.
+func harder(a, b policy.Mode) policy.Mode {
+	for _, m := range []policy.Mode{policy.Enforce, policy.Warn, policy.Audit} {
+		if a == m || b == m {
+			return m
+		}
+	}
+	return ""
+}
