@@ -32,6 +32,13 @@ import (
 type Config struct {
 	// Registries are the entries of the configuration; a registry needs none.
 	Registries []Registry
+	// DockerConfig is a file like Docker's config.json, whose credentials and
+	// helpers count for every registry whose entry names none. Empty for none.
+	DockerConfig string
+	// Env reads the environment by which clouds are set up. Nil turns off the
+	// credentials that come with a cloud: ECR's, Google's, Azure's. They are
+	// looked for when a registry of theirs is first asked, and not before.
+	Env func(name string) string
 	// UserAgent is sent with every request; "larder" when empty.
 	UserAgent string
 	// Log gets one line at debug level for every try that failed, and one
@@ -75,6 +82,14 @@ type Registry struct {
 	// show that they may have it; whether it takes credentials at all is then
 	// found out first.
 	Proof bool
+	// Provider is a program to ask for credentials instead.
+	Provider *Plugin
+	// AWS makes the registry one of ECR's, whatever its host.
+	AWS *AWS
+	// TokenServer is the host of a token server that may be sent this
+	// registry's credentials although it is in another domain; without it
+	// only the registry's own domain may.
+	TokenServer string
 	// Insecure asks Host over plain HTTP, and allows redirects from HTTPS to
 	// HTTP.
 	Insecure bool
@@ -146,6 +161,8 @@ type Client struct {
 
 	entries  map[string][]*entry // by host; the longest prefix first
 	anyone   *exchange           // for registries without an entry
+	env      func(string) string
+	found    *found
 	tokens   *tokens
 	breakers *breakers
 	limits   *limits
@@ -180,6 +197,8 @@ func New(cfg Config) (*Client, error) {
 		logger.SetOutput(io.Discard)
 		c.log = logrus.NewEntry(logger)
 	}
+	c.env = cfg.Env
+	c.found = c.newFound(cfg)
 	c.tokens = newTokens(c.timeouts.Token, c.now)
 	c.breakers = newBreakers(c.now, c.metrics, c.log)
 	c.limits = newLimits(c.now)

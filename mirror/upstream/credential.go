@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/larder-registry/larder/internal/oci"
@@ -27,6 +28,8 @@ const (
 	// that a helper that hangs, or a metadata service that is not there, is
 	// waited for once and not by every pull.
 	failedPause = time.Minute
+	// forever is how long a login lasts that nothing ends.
+	forever = 100 * 365 * 24 * time.Hour
 )
 
 // login is a credential as it stands now.
@@ -40,14 +43,26 @@ type login struct {
 	// shared: it is good for every repository of the entry, although its
 	// source tells them apart.
 	shared bool
+	// once: it is good for those who wait for it now, and is not kept.
+	once bool
 }
 
 // source is where the logins of one entry come from: a password file, Docker's
-// configuration, a plugin, a cloud. It may read files, run programs and talk
-// to services; ctx bounds that. It gives the zero login where it has none.
+// configuration, a plugin, a cloud.
 type source interface {
+	// scope names what a login for the repository is good for: repositories
+	// of one scope share a login. Empty means all.
+	scope(repository string) string
+	// login gets one; the zero login if the source has none. It may read
+	// files, run programs and talk to services, which ctx bounds. Its errors
+	// hold no secrets.
 	login(ctx context.Context, repository string) (login, error)
 }
+
+// whole is part of sources whose logins are good for every repository.
+type whole struct{}
+
+func (whole) scope(string) string { return "" }
 
 // credential is what is configured for the repositories of one entry, or what
 // its host's name promises (ECR, for one). It asks its source as seldom as it
@@ -55,12 +70,15 @@ type source interface {
 // what failed is left alone for a while. A nil credential has nothing.
 type credential struct {
 	source  source
-	apart   bool          // the source tells repositories apart
 	timeout time.Duration // of the source
-	now     func() time.Time
+	// next is asked where the source has nothing, or fails; it may be nil, and
+	// may be shared with others.
+	next *credential
+	now  func() time.Time
+	log  *logrus.Entry
 
 	mu      sync.Mutex
-	kept    *lru[string, *keptLogin] // by repository; empty: for all
+	kept    *lru[string, *keptLogin] // by scope; empty: for all
 	flights map[string]*loginFlight
 }
 
@@ -82,9 +100,10 @@ type loginFlight struct {
 	kept *keptLogin
 }
 
-func newCredential(src source, timeout time.Duration, now func() time.Time) *credential {
+// newCredential makes the credential that what names in the log.
+func (c *Client) newCredential(what string, src source, timeout time.Duration) *credential {
 	return &credential{
-		source: src, timeout: timeout, now: now,
+		source: src, timeout: timeout, now: c.now, log: c.log.WithField("credential", what),
 		kept: newLRU[string, *keptLogin](maxLogins), flights: map[string]*loginFlight{},
 	}
 }
@@ -100,6 +119,18 @@ func (c *credential) get(ctx context.Context, repository string) (auth.Credentia
 	if c == nil {
 		return auth.EmptyCredential, nil
 	}
+	cred, err := c.ownLogin(ctx, repository)
+	if cred != auth.EmptyCredential || c.next == nil || ctx.Err() != nil {
+		return cred, err
+	}
+	if next, nextErr := c.next.get(ctx, repository); next != auth.EmptyCredential || err == nil {
+		return next, nextErr
+	}
+	return cred, err
+}
+
+// ownLogin is get without next.
+func (c *credential) ownLogin(ctx context.Context, repository string) (auth.Credential, error) {
 	c.mu.Lock()
 	kept, key := c.lookup(repository)
 	now := c.now()
@@ -136,7 +167,11 @@ func (c *credential) refused(repository string, cred auth.Credential) bool {
 	defer c.mu.Unlock()
 	kept, key := c.lookup(repository)
 	switch {
-	case kept == nil || kept.Credential != cred:
+	case kept == nil:
+		return true
+	case c.next != nil && kept.Credential == auth.EmptyCredential:
+		return c.next.refused(repository, cred)
+	case kept.Credential != cred:
 		return true // renewed meanwhile
 	case c.now().Sub(kept.fetched) < refusedPause:
 		return false
@@ -155,21 +190,20 @@ func (c *credential) secrets() (all []string) {
 	c.kept.all(func(_ string, kept *keptLogin) {
 		all = append(all, kept.Password, kept.RefreshToken, kept.AccessToken)
 	})
-	return all
+	return append(all, c.next.secrets()...)
 }
 
 // lookup gives what is kept for a repository, nil for nothing, and the key it
 // is or would be kept under; mu is held.
 func (c *credential) lookup(repository string) (kept *keptLogin, key string) {
-	if c.apart {
-		if kept, ok := c.kept.get(repository); ok {
-			return kept, repository
-		}
+	scope := c.source.scope(repository)
+	if kept, ok := c.kept.get(scope); ok {
+		return kept, scope
 	}
-	if kept, ok := c.kept.get(""); ok || !c.apart {
+	if kept, ok := c.kept.get(""); ok {
 		return kept, ""
 	}
-	return nil, repository
+	return nil, scope
 }
 
 // fetch asks the source, or joins who does so already; mu is held. The question
@@ -198,30 +232,33 @@ func (c *credential) fetch(ctx context.Context, key, repository string) *loginFl
 func (c *credential) keep(repository string, l login, err error) *keptLogin {
 	now := c.now()
 	if err != nil {
-		err = credentialFailure(err)
-		if old, _ := c.lookup(repository); old != nil && old.err == nil && old.lasts(now) {
+		c.log.WithError(err).Warn("no credential can be had; asking again later")
+		if old, _ := c.lookup(repository); old != nil && old.err == nil && old.Credential != auth.EmptyCredential && old.lasts(now) {
 			old.retry = now.Add(failedPause)
 			return old
 		}
-		l = login{shared: l.shared}
+		l, err = login{shared: l.shared}, credentialFailure(err)
 	}
 	kept := &keptLogin{login: l, err: err, fetched: now}
 	switch {
 	case err != nil || l.Credential == auth.EmptyCredential:
-		kept.renew = now.Add(failedPause)
+		kept.expires, kept.renew = time.Time{}, now.Add(failedPause)
+	case l.once:
+		kept.expires, kept.renew = now, now
 	case !l.expires.IsZero():
 		life := max(l.expires.Sub(now), leastLogin)
 		kept.expires = now.Add(life)
-		if l.renew.IsZero() || l.renew.After(kept.expires) || !l.renew.After(now) {
+		if l.renew.IsZero() || l.renew.After(kept.expires) || l.renew.Before(now) {
 			kept.renew = now.Add(life - life/4)
 		}
 	case l.renew.IsZero():
-		kept.renew = now.Add(100 * 365 * 24 * time.Hour)
+		kept.renew = now.Add(forever)
 	}
-	if l.shared || !c.apart {
-		repository = ""
+	key := c.source.scope(repository)
+	if l.shared {
+		key = ""
 	}
-	c.kept.put(repository, kept)
+	c.kept.put(key, kept)
 	return kept
 }
 
@@ -235,19 +272,4 @@ func credentialFailure(err error) error {
 		f.err.Message = "get credential: no answer in time"
 	}
 	return f
-}
-
-// password is the source of an entry with a username and a password.
-type password struct{ username, password string }
-
-func (p password) login(context.Context, string) (login, error) {
-	return login{Credential: auth.Credential{Username: p.username, Password: p.password}}, nil
-}
-
-// credentialOf makes the credential of an entry; nil if it has none.
-func (c *Client) credentialOf(r Registry) *credential {
-	if r.Username == "" && r.Password == "" {
-		return nil
-	}
-	return newCredential(password{r.Username, r.Password}, c.timeouts.Token, c.now)
 }

@@ -54,10 +54,10 @@ func (c *Client) configure(net network, registries []Registry) error {
 				return fmt.Errorf("registry %s: %w", r, err)
 			}
 			ep := newEndpoint(e, base, false)
-			ep.cred = c.credentialFor(base)
-			e.endpoints = append(e.endpoints, ep)
 			e.exchange.allow(base)
 			c.addStandIn(e, base)
+			ep.cred = c.credentialFor(base)
+			e.endpoints = append(e.endpoints, ep)
 		}
 		e.endpoints = append(e.endpoints, newEndpoint(e, e.base, true))
 	}
@@ -74,7 +74,6 @@ func (c *Client) addEntry(net network, r Registry) error {
 		host:   name.Registry,
 		prefix: strings.Trim(r.PathPrefix, "/"),
 		base:   ownBase(name.Registry, r.Insecure),
-		cred:   c.credentialOf(r),
 		proof:  r.Proof,
 	}
 	if (r.ClientCertFile == "") != (r.ClientKeyFile == "") {
@@ -85,6 +84,7 @@ func (c *Client) addEntry(net network, r Registry) error {
 		return err
 	}
 	e.exchange.allow(e.base)
+	e.cred = c.credentialOf(r, e)
 	for _, other := range c.entries[e.host] {
 		if other.prefix == e.prefix {
 			return fmt.Errorf("there are two entries for this host and path_prefix")
@@ -95,13 +95,15 @@ func (c *Client) addEntry(net network, r Registry) error {
 }
 
 // addStandIn counts the host of an endpoint of e as configured, with e's TLS
-// settings and without credentials, unless it has an entry of its own.
+// settings and with what credentials are found for it, unless it has an entry of
+// its own.
 func (c *Client) addStandIn(e *entry, base *url.URL) {
 	name, err := oci.NewName(base.Host, "any/repository")
 	if err != nil || c.find(name.Registry, "") != nil {
 		return // a host that clients cannot name needs no entry
 	}
 	s := &entry{host: name.Registry, base: ownBase(name.Registry, base.Scheme == "http"), exchange: e.exchange}
+	s.cred = c.foundFor(s)
 	s.endpoints = []*endpoint{newEndpoint(s, s.base, true)}
 	c.insert(s)
 }
@@ -143,6 +145,7 @@ func (c *Client) endpointsFor(name oci.Name) ([]*endpoint, error) {
 		return nil, err
 	}
 	e := &entry{host: name.Registry, base: base, exchange: c.anyone}
+	e.cred = c.foundFor(e)
 	return []*endpoint{newEndpoint(e, base, true)}, nil
 }
 

@@ -113,6 +113,10 @@ func wireFailure(ctx context.Context, host string, err error) *failure {
 	if denied, ok := errors.AsType[*oci.Error](err); ok {
 		return &failure{err: denied, ours: true} // by checkRedirect
 	}
+	if realm, ok := errors.AsType[*realmError](err); ok {
+		return unauthorized("%s: is in another domain than the registry and gets no credentials; "+
+			"to trust it, name it as token_server in the registry's entry", realm.host)
+	}
 	if redirect, ok := errors.AsType[*redirectError](err); ok {
 		return &failure{err: unavailable(host, "redirect", "%s", redirect.Error())}
 	}

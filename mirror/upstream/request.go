@@ -28,7 +28,7 @@ type question struct {
 // enforces its length and its pace (body.go). ctx governs the body too. A HEAD
 // answer's body is closed already.
 func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(withCall(ctx, call{label: a.label}))
+	ctx, cancel := context.WithCancelCause(withRegistry(withCall(ctx, call{label: a.label}), a.endpoint.base))
 	resp, err := c.exchangeOnce(ctx, a, q)
 	if err != nil {
 		cancel(nil)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,11 +33,12 @@ type exchange struct {
 	// are the same transport when there is no client certificate.
 	own, foreign *http.Transport
 	origins      map[string]bool
+	tokenServer  string // a host in another domain that may be sent credentials
 }
 
 // exchange makes the connections for one entry.
 func (n network) exchange(r Registry, g *guard) (*exchange, error) {
-	x := &exchange{guard: g, insecure: r.Insecure, metrics: n.metrics, origins: map[string]bool{}}
+	x := &exchange{guard: g, insecure: r.Insecure, metrics: n.metrics, origins: map[string]bool{}, tokenServer: strings.ToLower(r.TokenServer)}
 	roots, err := loadRoots(r.CAFile)
 	if err != nil {
 		return nil, err
@@ -127,6 +129,11 @@ func (x *exchange) close() {
 // registry, to where it redirects, or to a token server.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	call := callOf(req.Context())
+	if call.token != nil {
+		if err := x.checkRealm(req); err != nil {
+			return nil, err
+		}
+	}
 	transport := x.foreign
 	if x.origins[originOf(req.URL)] {
 		transport = x.own
@@ -140,6 +147,9 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case call.token != nil:
 		call.token.capture(resp)
+	case ecrExpired(req, resp):
+		drain(resp)
+		return x.RoundTrip(withoutToken(req))
 	case resp.StatusCode == http.StatusUnauthorized:
 		tidyUnauthorized(resp)
 	}
