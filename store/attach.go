@@ -180,6 +180,7 @@ func (s *Store) dirtyAll() {
 		}
 	}
 	for name, repo := range s.repos {
+		s.dirty(exposureKey(name))
 		for tag := range repo.tags {
 			s.dirty(key{kindTag, name, tag})
 		}

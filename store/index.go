@@ -27,7 +27,10 @@ import (
 //	l/registry\0repo\0digest media type under which a repository vouches
 //	m/digest                 media type and children of an image manifest
 //	u/digest                 last use
+//	x/registry\0repo\0       to whom a repository may be shown; read after the
+//	                         tags and links without which it means nothing
 const (
+	kindExposure = 'x'
 	kindTag      = 't'
 	kindLink     = 'l'
 	kindManifest = 'm'
@@ -76,12 +79,22 @@ func manifestKey(dgst digest.Digest) key { return key{kind: kindManifest, item: 
 
 func linkKey(name oci.Name, dgst digest.Digest) key { return key{kindLink, name, string(dgst)} }
 
+func exposureKey(name oci.Name) key { return key{kind: kindExposure, name: name} }
+
 // encode gives the key's form in badger.
 func (k key) encode() []byte {
-	if k.kind == kindTag || k.kind == kindLink {
+	if k.kind == kindTag || k.kind == kindLink || k.kind == kindExposure {
 		return []byte(string(k.kind) + "/" + k.name.Registry + "\x00" + k.name.Repository + "\x00" + k.item)
 	}
 	return []byte(string(k.kind) + "/" + k.item)
+}
+
+// rank orders writes: exposures first.
+func (k key) rank() int {
+	if k.kind == kindExposure {
+		return 0
+	}
+	return 1
 }
 
 // parseKey reads the form that encode gives; the item is not checked.
@@ -93,7 +106,7 @@ func parseKey(text []byte) (key, bool) {
 	switch k.kind {
 	case kindManifest, kindUse:
 		k.item = rest
-	case kindTag, kindLink:
+	case kindTag, kindLink, kindExposure:
 		parts := strings.Split(rest, "\x00")
 		if len(parts) != 3 {
 			return key{}, false
@@ -105,7 +118,7 @@ func parseKey(text []byte) (key, bool) {
 	return k, true
 }
 
-// The values of tags and manifests.
+// The values of tags, manifests and exposures.
 type (
 	tagValue struct {
 		MediaType string        `json:"m"`
@@ -116,6 +129,10 @@ type (
 	manifestValue struct {
 		MediaType string          `json:"m"`
 		Children  []digest.Digest `json:"c"`
+	}
+	exposureValue struct {
+		Kind string `json:"k"`
+		At   int64  `json:"t"` // Unix seconds
 	}
 )
 
@@ -139,6 +156,8 @@ func (s *Store) value(k key) []byte {
 			}
 			return mustJSON(v)
 		}
+	case k.kind == kindExposure && repo != nil && repo.exposure.Kind != "":
+		return mustJSON(exposureValue{repo.exposure.Kind, repo.exposure.At.Unix()})
 	case k.kind == kindLink && repo != nil:
 		if mediaType, ok := repo.links[digest.Digest(k.item)]; ok {
 			return []byte(mediaType)
@@ -190,6 +209,13 @@ func (s *Store) restore(k key, value []byte) bool {
 		}
 		s.names++
 		s.repository(k.name).tags[k.item] = t
+	case kindExposure:
+		repo := s.repos[k.name]
+		var v exposureValue
+		if repo == nil || k.item != "" || json.Unmarshal(value, &v) != nil || v.Kind == "" {
+			return false
+		}
+		repo.exposure = Exposure{Kind: v.Kind, At: time.Unix(v.At, 0).UTC()}
 	case kindLink:
 		if s.blobs[digest.Digest(k.item)] == nil {
 			return false
@@ -302,6 +328,9 @@ func (ix *index) write(changed map[key]struct{}) error {
 	const batch = 500
 	entries := []entry{{[]byte(versionKey), strconv.AppendInt(nil, indexVersion, 10)}}
 	keys := slices.Collect(maps.Keys(changed))
+	// What says whom content may be shown to goes before what says that it is
+	// there.
+	slices.SortFunc(keys, func(a, b key) int { return a.rank() - b.rank() })
 	for part := range slices.Chunk(keys, batch) {
 		ix.store.mu.Lock()
 		for _, k := range part {

@@ -55,3 +55,19 @@ func (s *Store) Linked(name oci.Name, dgst digest.Digest) (oci.Descriptor, error
 	}
 	return oci.Descriptor{MediaType: mediaType, Digest: dgst, Size: rec.size}, nil
 }
+
+// Vouchers returns the repositories that vouch for content the store holds, in
+// no order.
+func (s *Store) Vouchers(dgst digest.Digest) (names []oci.Name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blobs[dgst] == nil {
+		return nil
+	}
+	for name, repo := range s.repos {
+		if _, ok := repo.links[dgst]; ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -91,6 +91,7 @@ func FuzzIndexEntry(f *testing.F) {
 	f.Add(manifestKey(dgst).encode(), mustJSON(manifestValue{"m", []digest.Digest{dgst}}))
 	f.Add(useKey(dgst).encode(), []byte("17"))
 	f.Add([]byte("t/a\x00b"), []byte("{}"))
+	f.Add(exposureKey(name).encode(), mustJSON(exposureValue{"private", 5}))
 	f.Fuzz(func(t *testing.T, text, value []byte) {
 		k, ok := parseKey(text)
 		if !ok {
@@ -103,6 +104,9 @@ func FuzzIndexEntry(f *testing.F) {
 			blobs:   map[digest.Digest]*record{dgst: {size: 1}},
 			parents: make(map[digest.Digest][]digest.Digest),
 			repos:   make(map[oci.Name]*repository),
+		}
+		if k.kind == kindExposure {
+			s.repository(k.name) // which its tags and links made before
 		}
 		if !s.restore(k, value) {
 			return

@@ -29,7 +29,7 @@
 //
 // Where to look: limit.go (sizes in the configuration), recover.go (what Open
 // does), blob.go (reading), ingest.go and hash.go (writing), state.go (resuming),
-// tag.go, link.go, manifest.go and shed.go (names), evict.go and space.go (room), index.go,
+// tag.go, link.go, exposure.go, manifest.go and shed.go (names), evict.go and space.go (room), index.go,
 // attach.go, preflight.go and badger.go (persistence), lock.go and ballast.go
 // (the rest of the directory).
 package store

@@ -20,6 +20,8 @@ type Tag struct {
 type repository struct {
 	tags  map[string]Tag
 	links map[digest.Digest]string // media type by digest
+	// exposure is what was noted of it.
+	exposure Exposure
 }
 
 // Tag returns what ref's tag points to; the store holds that image manifest. It
@@ -156,6 +158,7 @@ func (s *Store) dropName(k key) {
 	s.dirty(k)
 	if len(repo.tags) == 0 && len(repo.links) == 0 {
 		delete(s.repos, k.name)
+		s.dirty(exposureKey(k.name))
 	}
 }
 

@@ -55,6 +55,7 @@ func Run(t *testing.T, open Open) {
 		{"a discarded blob can be fetched again", discarded},
 		{"tags", tags},
 		{"links", links},
+		{"exposure lasts as long as its repository", exposure},
 		{"lists", lists},
 		{"the size limit holds", sizeLimit},
 		{"running ingests count", ingestsCount},
