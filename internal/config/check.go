@@ -33,6 +33,7 @@ func (c *checker) problemAt(key, text, fix string) {
 // check looks at everything, normalises names and makes paths absolute or
 // relative to the working directory.
 func (c *checker) check(cfg *Config) {
+	c.webhook(&cfg.Webhook)
 	const section = "registry_proxies"
 	p := &cfg.RegistryProxies
 	c.oneOf(section+".private_images", p.PrivateImages, "bypass", "challenge", "shared")

@@ -20,6 +20,8 @@ import "github.com/larder-registry/larder/internal/policy"
 type Config struct {
 	// RegistryProxies is what the node mirror does.
 	RegistryProxies RegistryProxies `yaml:"registry_proxies"`
+	// Webhook is how the admission webhook is served.
+	Webhook Webhook `yaml:"webhook"`
 	// ImageValidation says which images may run; nil if the file does not.
 	ImageValidation *policy.Config `yaml:"image_validation,omitempty"`
 }

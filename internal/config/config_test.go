@@ -91,7 +91,7 @@ registry_proxies:
 			},
 			{Host: "ghcr.io", Username: "u", PasswordFile: filepath.Join(dir, "password")},
 		},
-	}}
+	}, Webhook: defaultWebhook()}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %#v\nwant %#v", cfg, want)
 	}
@@ -243,7 +243,6 @@ func TestSectionsOfOtherModesAreWarnings(t *testing.T) {
 	}
 	want := []string{
 		"f:3:1: central: this version does not have the push registry; the section is not checked and has NO effect",
-		"f:5:1: webhook: this version does not have the admission webhook; the section is not checked and has NO effect",
 	}
 	var got []string
 	for _, w := range warnings {

@@ -24,5 +24,5 @@ func Default() *Config {
 		PrivateImages:   "bypass",
 		DefaultRegistry: "docker.io",
 		Registries:      []Registry{},
-	}}
+	}, Webhook: defaultWebhook()}
 }

@@ -130,8 +130,6 @@ func unserved(section string) (what string, ok bool) {
 	switch section {
 	case "central":
 		return "the push registry", true
-	case "webhook":
-		return "the admission webhook", true
 	}
 	return "", false
 }
