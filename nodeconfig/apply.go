@@ -85,7 +85,25 @@ func (n *Node) applyFile(c Change) error {
 	if (now == nil) != (c.After == nil) || !bytes.Equal(now, c.After) {
 		return fmt.Errorf("read back %s: it is not what was written", c.Path)
 	}
+	if c.check == nil {
+		return nil
+	}
+	if err := c.check(); err != nil {
+		return errors.Join(err, n.back(real, c))
+	}
 	return nil
+}
+
+// back makes the file real what it was before c was applied.
+func (n *Node) back(real string, c Change) error {
+	if c.Before != nil {
+		return n.write(real, Change{Kind: File, Path: c.Path, Before: c.After, After: c.Before})
+	}
+	r, err := n.record(real)
+	if err != nil || r == nil {
+		return err
+	}
+	return n.restore(real, undo(r, c.After))
 }
 
 // write records what the file real is, then makes it c.After.

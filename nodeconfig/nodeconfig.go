@@ -106,6 +106,9 @@ type Change struct {
 	undo *record
 	// leftover marks a name of ours that a run that was killed left behind.
 	leftover bool
+	// check reads a File back the way the runtime does, once it is written; a
+	// file that fails it is put back as it was.
+	check func() error
 }
 
 // Changes reports whether applying c does anything.
