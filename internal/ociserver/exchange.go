@@ -36,6 +36,7 @@ func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
 
 	header := x.w.Header()
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	header.Set("Server", "larder") // by which larder init knows its own from a stranger on the port
 	if r.ContentLength != 0 {
 		// No request served here has a body. It is not read, so that nothing
 		// can be made to wait for it.
