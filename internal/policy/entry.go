@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/larder-registry/larder/internal/oci"
@@ -95,24 +94,17 @@ func parseEntry(s string, aliases map[string]string) (e entry, wrong *mistake) {
 	host, path, _ := strings.Cut(trimmed, "/")
 	e = entry{path: path, below: (star || slash) && path != ""}
 	host, e.wild = strings.CutPrefix(host, "*.")
+	var err error
 	if strings.ContainsAny(host+path, "*?[]") && !strings.HasPrefix(host, "[") {
 		return entry{}, badStar(s)
 	}
-	var err error
 	if e.wild {
-		// As the end of a longer name, it is no alias and needs no dot.
-		e.host, err = canonicalHost("x."+host, nil)
-		e.host = strings.TrimPrefix(e.host, "x.")
-	} else {
-		e.host, err = canonicalHost(host, aliases)
+		e.host, wrong = wildHost(s, host)
+	} else if e.host, err = canonicalHost(host, aliases); err != nil {
+		wrong = &mistake{text: fmt.Sprintf("%q can never match: %v", s, err)}
 	}
-	if err != nil {
-		return entry{}, &mistake{text: fmt.Sprintf("%q can never match: %v", s, err)}
-	}
-	if e.wild {
-		if wrong := checkWild(s, e.host); wrong != nil {
-			return entry{}, wrong
-		}
+	if wrong != nil {
+		return entry{}, wrong
 	}
 	if path == "" {
 		return e, nil
@@ -203,14 +195,16 @@ func badStar(s string) *mistake {
 	return m
 }
 
-// checkWild refuses wildcards that stand for nothing.
-func checkWild(s, host string) *mistake {
-	if host == dockerHub {
-		return &mistake{fmt.Sprintf("%q can never match: Docker Hub is %s by whatever name it is asked", s, dockerHub), didYouMean(dockerHub)}
+// wildHost gives the one spelling of what follows *. in the entry s. As the end
+// of a longer name it is no alias, and needs no dot.
+func wildHost(s, host string) (string, *mistake) {
+	host, err := canonicalHost("x."+host, nil)
+	host = strings.TrimPrefix(host, "x.")
+	switch {
+	case err != nil:
+		return "", &mistake{fmt.Sprintf("%q can never match: what stands behind the * is not the end of a host's name", s), `write "*.example.com"; addresses have no wildcard`}
+	case host == dockerHub:
+		return "", &mistake{fmt.Sprintf("%q can never match: Docker Hub is %s by whatever name it is asked", s, dockerHub), didYouMean(dockerHub)}
 	}
-	bare, _, _ := strings.Cut(host, ":")
-	if _, err := netip.ParseAddr(bare); err == nil || strings.HasPrefix(host, "[") {
-		return &mistake{fmt.Sprintf("%q can never match: nothing stands before an address", s), didYouMean(host)}
-	}
-	return nil
+	return host, nil
 }

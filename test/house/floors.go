@@ -22,6 +22,7 @@ func house() []floor {
 	return []floor{
 		{pkg: "internal/oci", not: []string{"net/http"}},
 		{pkg: "internal/policy", ours: []string{"internal/oci"}, not: []string{"net/http"}},
+		{pkg: "internal/policy/policytest", ours: []string{"internal/policy"}, not: []string{"net/http"}},
 		{pkg: "internal/policy/workload", not: []string{"net/http"}},
 		{pkg: "internal/rungroup", not: []string{"net/http"}},
 		{pkg: "internal/admin"},
