@@ -46,8 +46,9 @@ signal stops it at once.
 By default everybody who reaches the port is served, also what the configured
 credentials fetch. --allow local admits only processes of this host.
 
-HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply to upstream requests, and GOMEMLIMIT
-replaces the soft memory limit of 48 MiB.`,
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply to upstream requests, the variables of
+AWS's, Google's and Azure's SDKs to what their registries are asked with, and
+GOMEMLIMIT replaces the soft memory limit of 48 MiB.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runMirror(cmd, f) },
 	}
@@ -57,7 +58,7 @@ replaces the soft memory limit of 48 MiB.`,
 	flags.StringArrayVar(&f.listen, "listen", []string{"[::]:8000"}, "`ADDRESS` to serve clients on, host:port; may be repeated")
 	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /healthz, /readyz, /metrics and /debug/pprof; empty for none")
 	flags.StringVar(&f.dataDir, "data-dir", "./data", "`DIR` for cached content; made if missing")
-	flags.StringVar(&f.allow, "allow", "any", "who is served: any, local, or a comma `LIST` of addresses, CIDRs and local")
+	flags.StringVar(&f.allow, "allow", "", "who is served: any, local, or a comma `LIST` of addresses, CIDRs and local (default: the file's allow, which is any)")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 25*time.Second, "how long requests in flight may take to finish at a stop")
 	flags.StringVar(&f.logLevel, "log-level", "info", "`LEVEL`: error, warn, info or debug")
 	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT`: text or json")
@@ -77,10 +78,6 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 			return err
 		}
 	}
-	local, allow, err := ociserver.ParseAllow(f.allow)
-	if err != nil {
-		return usageErrorf("--allow: %v", err)
-	}
 	if f.drainTimeout < 0 {
 		return usageErrorf("--drain-timeout %s: it cannot be negative", f.drainTimeout)
 	}
@@ -94,6 +91,13 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	}
 	if err != nil {
 		return err
+	}
+	if !cmd.Flags().Changed("allow") {
+		f.allow = cfg.RegistryProxies.Allow
+	}
+	local, allow, err := ociserver.ParseAllow(f.allow)
+	if err != nil {
+		return usageErrorf("--allow: %v", err)
 	}
 	limitMemory()
 	stop, now, release := signals(cmd.Context())
@@ -149,5 +153,7 @@ func exposedCredentials(f mirrorFlags, registries []config.Registry) string {
 	if f.allow != "any" || !slices.ContainsFunc(f.listen, func(addr string) bool { return !loopback(addr) }) {
 		return ""
 	}
-	return entries(slices.DeleteFunc(slices.Clone(registries), func(r config.Registry) bool { return r.Username == "" }))
+	return entries(slices.DeleteFunc(slices.Clone(registries), func(r config.Registry) bool {
+		return r.Username == "" && r.CredentialProvider == nil && r.AWS == nil
+	}))
 }

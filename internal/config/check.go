@@ -1,12 +1,8 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -40,6 +36,10 @@ func (c *checker) check(cfg *Config) {
 	c.positive(section+".revalidate_timeout", p.RevalidateTimeout)
 	c.positive(section+".stall_timeout", p.StallTimeout)
 	c.positive(section+".finish_timeout", p.FinishTimeout)
+	if err := checkAllow(p.Allow); err != nil {
+		c.problemAt(section+".allow", err.Error(), "write any, local, or addresses and prefixes such as 10.0.0.0/8")
+	}
+	c.dockerConfig(section+".docker_config", &p.DockerConfig)
 	if p.DefaultRegistry != "" {
 		c.host(section+".default_registry", &p.DefaultRegistry)
 	}
@@ -52,6 +52,9 @@ func (c *checker) check(cfg *Config) {
 	seen := map[string]int{}
 	for i := range p.Registries {
 		r := &p.Registries[i]
+		if unusable(r.Host) {
+			continue
+		}
 		key := section + ".registries[" + strconv.Itoa(i) + "]"
 		c.registry(key, r)
 		id := r.Host + "/" + r.PathPrefix
@@ -62,32 +65,6 @@ func (c *checker) check(cfg *Config) {
 		}
 		seen[id] = i
 	}
-}
-
-// registry checks one entry of registries.
-func (c *checker) registry(key string, r *Registry) {
-	if _, given := c.at[key+".host"]; !given {
-		c.problemAt(key, "host is missing", "name the registry: host: docker.io")
-		return
-	}
-	c.host(key+".host", &r.Host)
-	if r.PathPrefix != "" {
-		trimmed := strings.Trim(r.PathPrefix, "/")
-		if _, err := oci.NewName("localhost", trimmed); err != nil {
-			c.problemAt(key+".path_prefix", fmt.Sprintf("%q is not the start of a repository's name", r.PathPrefix), `write lower-case components: "team-a" or "team-a/images"`)
-		}
-		r.PathPrefix = trimmed
-	}
-	c.credentials(key, r)
-	c.tls(key, r)
-	for i, e := range r.Endpoints {
-		if err := checkEndpoint(e); err != nil {
-			text, fix, _ := strings.Cut(err.Error(), "; ")
-			c.problemAt(key+".endpoints["+strconv.Itoa(i)+"]", text, fix)
-		}
-	}
-	c.oneOf(key+".access", r.Access, "node", "caller")
-	c.problemAt(key+".aws", "credentials for ECR are not available in this version", "remove the key; username and password_file work")
 }
 
 // oneOf accepts the first of the known values, and says of the others that
@@ -137,131 +114,10 @@ func (c *checker) host(key string, host *string) {
 	*host = name.Registry
 }
 
-// credentials checks that there is one whole pair, and that it can be read.
-func (c *checker) credentials(key string, r *Registry) {
-	if file, ok := strings.CutPrefix(string(r.Password), "file://"); ok {
-		if r.PasswordFile != "" {
-			c.problemAt(key+".password", "password and password_file are both given", "keep one of them")
-			return
-		}
-		r.Password, r.PasswordFile = "", file
-		c.at[key+".password_file"] = c.at[key+".password"]
-	}
-	switch hasPassword := r.Password != "" || r.PasswordFile != ""; {
-	case r.Password != "" && r.PasswordFile != "":
-		c.problemAt(key+".password", "password and password_file are both given", "keep one of them")
-		return
-	case r.Username != "" && !hasPassword:
-		c.problemAt(key+".username", "username has no password", "add password_file")
-	case r.Username == "" && hasPassword:
-		c.problemAt(key, "password has no username", "add username")
-	case strings.Contains(r.Username, ":"):
-		c.problemAt(key+".username", "a username cannot hold a colon (RFC 7617 section 2)", "")
-	}
-	if r.PasswordFile != "" {
-		r.PasswordFile = c.path(r.PasswordFile)
-		if _, err := r.ReadPassword(); err != nil {
-			c.problemAt(key+".password_file", err.Error(), "")
-		}
-	}
-}
-
-// ReadPassword returns the entry's password, from its file if it names one, so
-// that a secret that was rotated on disk is seen by whoever asks again. A
-// line's end after the password does not belong to it.
-func (r *Registry) ReadPassword() (Secret, error) {
-	if r.PasswordFile == "" {
-		return r.Password, nil
-	}
-	content, err := readSmall(r.PasswordFile)
-	if err != nil {
-		return "", err
-	}
-	password := strings.TrimRight(string(content), "\r\n")
-	if password == "" {
-		return "", fmt.Errorf("read %s: the file is empty", r.PasswordFile)
-	}
-	return Secret(password), nil
-}
-
-// maxSideFile bounds the files a configuration names, in bytes. A bundle of
-// all public authorities takes a quarter of it.
-const maxSideFile = 1 << 20
-
-// readSmall reads a regular file of bounded size, so that a wrong path, to a
-// device or a pipe, neither blocks nor fills memory.
-func readSmall(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxSideFile {
-		return nil, fmt.Errorf("read %s: not a regular file of at most %d bytes", file, maxSideFile)
-	}
-	return os.ReadFile(file)
-}
-
-// tls checks that the files named are there and hold what they should.
-func (c *checker) tls(key string, r *Registry) {
-	if r.CAFile != "" {
-		r.CAFile = c.path(r.CAFile)
-		switch content, err := readSmall(r.CAFile); {
-		case err != nil:
-			c.problemAt(key+".ca_file", err.Error(), "")
-		case !x509.NewCertPool().AppendCertsFromPEM(content):
-			c.problemAt(key+".ca_file", r.CAFile+" holds no PEM certificate", "")
-		case r.Insecure && len(r.Endpoints) == 0:
-			c.problemAt(key+".ca_file", "ca_file is never used, since insecure means plain HTTP", "remove one of them")
-		}
-	}
-	if (r.ClientCertFile == "") != (r.ClientKeyFile == "") {
-		c.problemAt(key, "client_cert_file and client_key_file belong together", "give both")
-		return
-	}
-	if r.ClientCertFile == "" {
-		return
-	}
-	r.ClientCertFile, r.ClientKeyFile = c.path(r.ClientCertFile), c.path(r.ClientKeyFile)
-	cert, err := readSmall(r.ClientCertFile)
-	if err != nil {
-		c.problemAt(key+".client_cert_file", err.Error(), "")
-		return
-	}
-	private, err := readSmall(r.ClientKeyFile)
-	if err != nil {
-		c.problemAt(key+".client_key_file", err.Error(), "")
-		return
-	}
-	if _, err := tls.X509KeyPair(cert, private); err != nil {
-		c.problemAt(key+".client_cert_file", err.Error(), "")
-	}
-}
-
 // path makes p relative to the configuration file.
 func (c *checker) path(p string) string {
 	if filepath.IsAbs(p) {
 		return p
 	}
 	return filepath.Join(c.dir, p)
-}
-
-// checkEndpoint accepts an http or https URL with a host, and a path if it
-// likes. The text of its error never repeats userinfo, which holds secrets.
-func checkEndpoint(s string) error {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Opaque != "":
-		return fmt.Errorf("not a URL; write it like https://mirror.example/v2/hub")
-	case u.Scheme == "":
-		return fmt.Errorf("the URL has no scheme; write https://%s", strings.TrimPrefix(u.Redacted(), "//"))
-	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("unknown scheme %q; write http or https", u.Scheme)
-	case u.Host == "" || u.Hostname() == "":
-		return fmt.Errorf("the URL has no host; write it like https://mirror.example/v2/hub")
-	case u.User != nil:
-		return fmt.Errorf("a URL cannot carry credentials; use username and password_file")
-	case u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("a URL of an endpoint has no query and no fragment; remove them")
-	}
-	return nil
 }

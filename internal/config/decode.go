@@ -71,6 +71,7 @@ func (d *decoder) scalar(n *yaml.Node, key string, set func(string) error) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		d.problem(n, key, "a single value is wanted, not "+kindName(n), "")
+	case n.ShortTag() == "!!null" && mayBeNull(key):
 	case n.ShortTag() == "!!null":
 		d.problem(n, key, "a value is wanted", "remove the key to use the default")
 	default:
@@ -79,6 +80,16 @@ func (d *decoder) scalar(n *yaml.Node, key string, set func(string) error) {
 			d.problem(n, key, text, fix)
 		}
 	}
+}
+
+// mayBeNull reports whether a key with nothing behind it counts as not there:
+// where files for an earlier product, written from templates, have that.
+func mayBeNull(key string) bool {
+	if key == "registry_proxies.max_size" {
+		return true
+	}
+	_, name, ok := strings.Cut(strings.TrimPrefix(key, "registry_proxies.registries["), "].")
+	return ok && (name == "username" || name == "password" || name == "path_prefix")
 }
 
 // sequence decodes a list. A key with nothing behind it is an empty list, so

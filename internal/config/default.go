@@ -21,8 +21,10 @@ func Default() *Config {
 		StallTimeout:      Duration(15 * time.Second),
 		FinishTimeout:     Duration(10 * time.Minute),
 
-		PrivateImages:   "bypass",
-		DefaultRegistry: "docker.io",
-		Registries:      []Registry{},
+		PrivateImages:    "bypass",
+		Allow:            "any",
+		CloudCredentials: true,
+		DefaultRegistry:  "docker.io",
+		Registries:       []Registry{},
 	}, Webhook: defaultWebhook()}
 }

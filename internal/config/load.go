@@ -55,6 +55,7 @@ func Parse(file string, data []byte) (*Config, []Problem, error) {
 	c := checker{decoder: d, dir: filepath.Dir(file)}
 	c.check(cfg)
 	warnings = append(warnings, c.imageValidation(cfg.ImageValidation)...)
+	warnings = append(warnings, c.dropUnusable(&cfg.RegistryProxies)...)
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b Problem) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

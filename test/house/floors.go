@@ -102,7 +102,7 @@ func homesOf() []home {
 		{prefix: "github.com/spf13/", in: []string{"cmd/larder"}},
 		{prefix: "github.com/pelletier/go-toml", in: []string{"nodeconfig"}},
 		{prefix: "github.com/containerd/", in: []string{"nodeconfig"}},
-		{prefix: "github.com/aws/aws-sdk-go-v2/feature/ec2/imds", in: []string{"nodeconfig"}},
+		{prefix: "github.com/aws/", in: []string{"mirror/upstream", "nodeconfig"}},
 		{prefix: "go.yaml.in/yaml", in: []string{"internal/config", "internal/policy/workload", "nodeconfig"}},
 	}
 }
