@@ -14,6 +14,11 @@ var ErrUnknownNode = errors.New("no container runtime was found on this node")
 // on another's runtime before it: k3s brings a containerd of its own.
 func Targets(n *Node) []Target {
 	return []Target{
+		newBottlerocket(n),
+		newRancher(n, "k3s"),
+		newRancher(n, "rke2"),
+		newDocker(n),
+		newCRIO(n),
 		newContainerd(n),
 	}
 }

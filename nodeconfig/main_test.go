@@ -92,6 +92,8 @@ func tree(t *testing.T, root string) map[string]string {
 		switch {
 		case entry.IsDir():
 			all[rel] = info.Mode().String()
+		case info.Mode()&os.ModeSocket != 0:
+			all[rel] = "socket"
 		case info.Mode()&os.ModeSymlink != 0:
 			target, err := os.Readlink(name)
 			if err != nil {

@@ -8,6 +8,7 @@ package bottlerocket
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -164,23 +165,36 @@ func (a *API) drop(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, append([]string{}, keys...))
 }
 
-func (a *API) commit(w http.ResponseWriter, r *http.Request) {
+// Commit makes a transaction live, as a client does by /tx/commit. It fails when
+// nothing is pending.
+func (a *API) Commit(tx string) error {
+	_, err := a.makeLive(tx)
+	return err
+}
+
+func (a *API) makeLive(tx string) (keys []string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	tx := r.URL.Query().Get("tx")
 	if len(a.pending[tx]) == 0 {
-		http.Error(w, "Tried to commit with no pending changes", http.StatusUnprocessableEntity)
-		return
+		return nil, errors.New("tried to commit with no pending changes")
 	}
 	if a.live == nil {
 		a.live = map[string]json.RawMessage{}
 	}
-	var keys []string
 	for key, value := range a.pending[tx] {
 		a.live[key] = value
 		keys = append(keys, "settings.container-registry."+key)
 	}
 	delete(a.pending, tx)
+	return keys, nil
+}
+
+func (a *API) commit(w http.ResponseWriter, r *http.Request) {
+	keys, err := a.makeLive(r.URL.Query().Get("tx"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		return
+	}
 	reply(w, http.StatusOK, keys)
 }
 
