@@ -31,9 +31,7 @@ const tick = 30 * time.Second
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	log := cfg.Log
 	if log == nil {
-		silent := logrus.New()
-		silent.SetOutput(io.Discard)
-		log = logrus.NewEntry(silent)
+		log = discarding()
 	}
 	for _, glob := range cfg.Pin {
 		if _, err := path.Match(glob, ""); err != nil {
@@ -73,6 +71,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.running.Go(func() { s.run(background, every) }) // ended by Close
 	return s, nil
+}
+
+// discarding is the log of who gave none.
+func discarding() *logrus.Entry {
+	silent := logrus.New()
+	silent.SetOutput(io.Discard)
+	return logrus.NewEntry(silent)
 }
 
 // makeDirs makes the directories that are missing; one that cannot be made now

@@ -29,6 +29,8 @@ const (
 	CodeUnavailable         Code = "UNAVAILABLE"
 	CodePageInvalid         Code = "PAGINATION_NUMBER_INVALID"
 	CodeUnknown             Code = "UNKNOWN"
+	// CodeInsufficientStorage goes with 507 (RFC 4918 section 11.5).
+	CodeInsufficientStorage Code = "INSUFFICIENT_STORAGE"
 )
 
 // Error is a failure in the words of the distribution spec. Two Errors are the
@@ -65,7 +67,13 @@ func (e *Error) Is(target error) bool {
 // The failures the parts of Larder tell apart. Match them with errors.Is; make
 // one with a message by [Errorf].
 var (
-	ErrBlobUnknown     = &Error{Code: CodeBlobUnknown, Message: "blob unknown to registry"}
+	ErrBlobUnknown = &Error{Code: CodeBlobUnknown, Message: "blob unknown to registry"}
+	// The failures of pushes.
+	ErrBlobUploadUnknown   = &Error{Code: CodeBlobUploadUnknown, Message: "upload unknown to registry"}
+	ErrBlobUploadInvalid   = &Error{Code: CodeBlobUploadInvalid, Message: "upload invalid"}
+	ErrManifestBlobUnknown = &Error{Code: CodeManifestBlobUnknown, Message: "manifest refers to content unknown to the repository"}
+	ErrInsufficientStorage = &Error{Code: CodeInsufficientStorage, Message: "the registry has no room for this; pulls go on"}
+
 	ErrManifestUnknown = &Error{Code: CodeManifestUnknown, Message: "manifest unknown to registry"}
 	ErrNameUnknown     = &Error{Code: CodeNameUnknown, Message: "repository name not known to registry"}
 	ErrNameInvalid     = &Error{Code: CodeNameInvalid, Message: "invalid repository name"}

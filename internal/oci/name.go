@@ -12,14 +12,21 @@ import (
 type Name struct {
 	// Registry is the host as clients write it, lower case, with its port if
 	// it has one: "docker.io", "127.0.0.1:5000", "[::1]:5000". Docker Hub's
-	// other names are folded into "docker.io".
+	// other names are folded into "docker.io". Empty for a repository of the
+	// registry itself, see [Own].
 	Registry string
 	// Repository is the path, at most 255 bytes: "library/nginx".
 	Repository string
 }
 
-// String gives the path form, <registry>/<repository>.
-func (n Name) String() string { return n.Registry + "/" + n.Repository }
+// String gives the path form, <registry>/<repository>, or the repository alone
+// when it is the registry's own.
+func (n Name) String() string {
+	if n.Registry == "" {
+		return n.Repository
+	}
+	return n.Registry + "/" + n.Repository
+}
 
 // Reference names one image manifest in a repository: by Digest when it is
 // set, else by Tag. Exactly one of the two is set.

@@ -77,6 +77,6 @@ func validTag(s string) bool {
 // errTag is the answer to a tag beyond the grammar: no registry can hold an
 // image manifest of that name, so the spec's conformance suite asks for "not
 // found" and not for "bad request".
-func errTag(tag string) error {
+func errTag(tag string) *Error {
 	return Errorf(ErrManifestUnknown, "%s is not a tag: at most %d letters, digits, '_', '.' and '-', not starting with '.' or '-'", quote(tag), maxTag)
 }

@@ -32,6 +32,7 @@ func house() []floor {
 		{pkg: "store/storetest", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror/upstream", ours: []string{"internal/oci"}},
+		{pkg: "central", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "central/auth", ours: []string{"internal/oci"}},
 		{pkg: "central/admission", ours: []string{"internal/policy", "internal/policy/workload"}},
 		{pkg: "central/admission/certificate"},
@@ -110,7 +111,7 @@ func homesOf() []home {
 // registers reports whether f belongs to a package whose Config takes a
 // prometheus.Registerer, the one type that may be named outside metrics.go.
 func registers(f file) bool {
-	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "store", "central/auth", "central/admission", "central/admission/certificate"}, f.pkg())
+	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "store", "central", "central/auth", "central/admission", "central/admission/certificate"}, f.pkg())
 }
 
 // homes reports imports of third parties where they do not belong. Test files
