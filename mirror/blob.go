@@ -87,15 +87,16 @@ func (m *Mirror) blob(ctx context.Context, name oci.Name, dgst digest.Digest, ac
 }
 
 // join makes the caller a follower of the blob's fill, which is started if
-// there is none. It returns nil when the caller should look again: the store
+// there is none; started also says that the caller is the first to follow one
+// that was started ahead of it. It returns nil when the caller should look again: the store
 // has the blob by now, or the fill it had is over.
 func (m *Mirror) join(ctx context.Context, name oci.Name, dgst digest.Digest, want oci.Span) (f *fill, started bool, err error) {
 	wantsAll := want.Start == 0 && want.End < 0
 	m.fills.mu.Lock()
 	defer m.fills.mu.Unlock()
 	if f := m.fills.of[dgst]; f != nil {
-		if f.join(wantsAll) {
-			return f, false, nil
+		if ok, first := f.join(wantsAll); ok {
+			return f, first, nil
 		}
 		m.fills.mu.Unlock()
 		defer m.fills.mu.Lock()
@@ -111,16 +112,25 @@ func (m *Mirror) join(ctx context.Context, name oci.Name, dgst digest.Digest, wa
 	}
 	f = newFill(m, name, dgst)
 	f.join(wantsAll)
-	if !m.tasks.run(func(ctx context.Context) { f.run(ctx, opening(want)) }) {
+	if !m.begin(f, opening(want)) {
 		f.leave()
 		return nil, false, errClosing
+	}
+	return f, true, nil
+}
+
+// begin starts a fill with the bytes of want. It reports false when the mirror
+// is closing. The caller holds fills.mu.
+func (m *Mirror) begin(f *fill, want oci.Span) bool {
+	if !m.tasks.run(func(ctx context.Context) { f.run(ctx, want) }) {
+		return false
 	}
 	if m.fills.of == nil {
 		m.fills.of = make(map[digest.Digest]*fill)
 	}
-	m.fills.of[dgst] = f
+	m.fills.of[f.dgst] = f
 	m.metrics.fills.Inc()
-	return f, true, nil
+	return true
 }
 
 // opening turns what a request wants into what a fill asks for first: all of

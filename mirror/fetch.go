@@ -77,6 +77,7 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 func (f *fill) claim(ctx context.Context, ft *fetcher) (s oci.Span, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.awaitAsked(ctx)
 	over := f.err != nil || f.spill != nil || ctx.Err() != nil
 	return oci.Span{Start: ft.pos, End: ft.end}, !over && ft.pos < ft.end
 }
@@ -157,6 +158,9 @@ func (f *fill) keep(ft *fetcher, p []byte) {
 			}
 			f.held = f.held.add(oci.Span{Start: pos, End: pos + n})
 			f.unsaved += n
+			if f.lead != nil {
+				f.ahead += n
+			}
 		}
 		ft.pos += n
 		p = p[n:]

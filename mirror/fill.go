@@ -63,6 +63,9 @@ type fill struct {
 	prefix    hash.Hash
 	prefixLen int64
 
+	lead  *lead // started this fill ahead of any request; nil once one came
+	ahead int64 // bytes that arrived before
+
 	followers int
 	idleSince time.Time // when the last follower left; zero while there is one
 	whole     bool      // somebody wants all of it, so it is finished even when alone
@@ -204,6 +207,14 @@ func (f *fill) finish(ctx context.Context) {
 	f.ended = true
 	f.mu.Unlock()
 	f.m.fills.forget(f)
+	f.mu.Lock()
+	lead := f.lead
+	f.lead = nil
+	f.mu.Unlock()
+	if lead != nil {
+		f.m.ahead.asked()
+		lead.ended()
+	}
 	close(f.done)
 	f.wake()
 }
@@ -218,8 +229,9 @@ func (f *fill) settle(ctx context.Context, failed, spilled error, held spans) {
 			f.prefix, f.prefixLen = f.ingest.HashClone()
 		}
 		err = f.ingest.Abort()
-	case errors.Is(failed, oci.ErrDigestInvalid), errors.Is(failed, oci.ErrSizeInvalid), len(held) == 0 && !f.verified:
-		// A size found wrong may be the one the partial file was made with.
+	case errors.Is(failed, oci.ErrDigestInvalid), errors.Is(failed, oci.ErrSizeInvalid), (len(held) == 0 || f.unasked() && !f.resumed) && !f.verified:
+		// A size found wrong may be the one the partial file was made with;
+		// what nobody asked for is not worth its place.
 		err = f.ingest.Abort()
 	case !f.verified:
 		f.saveState(true)

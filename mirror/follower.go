@@ -39,19 +39,29 @@ type follower struct {
 }
 
 // join adds a follower, also before the fill is opened, so that it cannot end
-// for want of one. wantsAll says that the request is for the whole blob. It
-// reports false when the fill is ending: wait for done and start another.
-func (f *fill) join(wantsAll bool) bool {
+// for want of one. wantsAll says that the request is for the whole blob. ok is
+// false when the fill is ending: wait for done and start another. asked is true
+// for the request that a fill was started ahead of.
+func (f *fill) join(wantsAll bool) (ok, asked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil || f.spill != nil {
-		return false
+		return false, false
 	}
 	f.followers++
 	f.idleSince = time.Time{}
 	f.whole = f.whole || wantsAll
 	f.m.metrics.followers.Inc()
-	return true
+	if f.lead == nil {
+		return true, false
+	}
+	lead := f.lead
+	f.lead = nil
+	f.changed.Broadcast()
+	f.m.ahead.asked()
+	// Ends at once; the locks held here come after the lead's.
+	f.m.tasks.run(func(context.Context) { lead.asked() })
+	return true, true
 }
 
 // leave removes a follower. A fill nobody follows goes on to its end if

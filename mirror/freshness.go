@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
@@ -27,7 +28,9 @@ import (
 // check is one asking of an upstream about one reference, shared by all who
 // want to know. manifest and err are set when done is closed.
 type check struct {
-	done     chan struct{}
+	done chan struct{}
+	// taken: a client waits for the content, and what it lists comes next.
+	taken    atomic.Bool
 	manifest oci.Manifest
 	err      error
 }
@@ -107,6 +110,9 @@ func (m *Mirror) byTag(ctx context.Context, ref oci.Reference, access *oci.Acces
 		return manifest, nil
 	}
 	c, _ := m.checks.join(ref, m.startCheck(ref, &manifest))
+	if access.Taken {
+		c.taken.Store(true)
+	}
 	servable := age < m.staleIfError
 	if servable && m.checks.isSilent(ref.Registry) {
 		return m.stale(ref, manifest, age, "timeout", access), nil
@@ -173,7 +179,7 @@ func (m *Mirror) startCheck(ref oci.Reference, held *oci.Manifest) func(*check) 
 			if c.err = m.failures.recall(ref.Name, ref.Target()); c.err != nil {
 				return
 			}
-			c.manifest, c.err = m.ask(ctx, ref, held)
+			c.manifest, c.err = m.ask(ctx, ref, held, c)
 			if c.err != nil {
 				m.failures.remember(ref.Name, ref.Target(), c.err)
 			}
@@ -184,7 +190,7 @@ func (m *Mirror) startCheck(ref oci.Reference, held *oci.Manifest) func(*check) 
 // ask asks the upstream about ref, fetches what is new and brings the store up
 // to date. Content goes first, the tag last: a crash between the two leaves
 // content nobody refers to, never a tag without content.
-func (m *Mirror) ask(ctx context.Context, ref oci.Reference, held *oci.Manifest) (oci.Manifest, error) {
+func (m *Mirror) ask(ctx context.Context, ref oci.Reference, held *oci.Manifest, c *check) (oci.Manifest, error) {
 	fetch := ref
 	if held != nil {
 		desc, err := m.upstream.Resolve(ctx, ref)
@@ -204,6 +210,9 @@ func (m *Mirror) ask(ctx context.Context, ref oci.Reference, held *oci.Manifest)
 	}
 	if err != nil {
 		return oci.Manifest{}, m.forgetIfGone(ref, err)
+	}
+	if c.taken.Load() {
+		m.lookAhead(ref.Name, manifest)
 	}
 	if m.keep(ctx, ref.Name, manifest) && ref.Tag != "" {
 		if err := m.store.SetTag(ref, store.Tag{Descriptor: manifest.Descriptor, Confirmed: m.now()}); err != nil {

@@ -31,6 +31,9 @@ func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest,
 		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
 		return oci.Manifest{}, err
 	}
+	if access.Taken {
+		m.lookAhead(ref.Name, manifest)
+	}
 	return manifest, nil
 }
 
@@ -50,6 +53,9 @@ func (m *Mirror) unheld(ctx context.Context, ref oci.Reference, access *oci.Acce
 		return oci.Manifest{}, errOffline
 	}
 	c, started := m.checks.join(ref, m.startCheck(ref, nil))
+	if access.Taken {
+		c.taken.Store(true)
+	}
 	access.Outcome = oci.OutcomeJoin
 	if started {
 		access.Outcome = oci.OutcomeFill

@@ -70,6 +70,10 @@ type Config struct {
 	// FinishTimeout is how long a fill goes on after its last follower left.
 	// Ten minutes if zero.
 	FinishTimeout time.Duration
+	// PrefetchWait is how long blobs that an image manifest lists are kept
+	// coming before a client that was given it asks for any; zero or less
+	// starts nothing before it is asked for.
+	PrefetchWait time.Duration
 	// Log takes what needs looking at; nil discards it.
 	Log *logrus.Entry
 	// Registerer takes the metrics; nil for none.
@@ -93,7 +97,9 @@ type Mirror struct {
 	revalidateTimeout time.Duration
 	staleIfError      time.Duration
 	finishTimeout     time.Duration
+	prefetchWait      time.Duration
 
+	ahead     ahead
 	fills     fills
 	checks    checks
 	referrers referrers
@@ -121,6 +127,7 @@ func New(cfg Config) (*Mirror, error) {
 		revalidateTimeout: orElse(cfg.RevalidateTimeout, 800*time.Millisecond),
 		staleIfError:      orElse(cfg.StaleIfError, 7*24*time.Hour),
 		finishTimeout:     orElse(cfg.FinishTimeout, 10*time.Minute),
+		prefetchWait:      cfg.PrefetchWait,
 	}
 	if m.log == nil {
 		quiet := logrus.New()

@@ -20,11 +20,10 @@ func Default() *Config {
 		StaleIfError:      Duration(7 * 24 * time.Hour),
 		StallTimeout:      Duration(15 * time.Second),
 		FinishTimeout:     Duration(10 * time.Minute),
+		PrefetchWait:      Duration(5 * time.Second),
 
-		PrivateImages:    "bypass",
-		Allow:            "any",
-		CloudCredentials: true,
-		DefaultRegistry:  "docker.io",
-		Registries:       []Registry{},
-	}, Webhook: defaultWebhook()}
+		PrivateImages:   "bypass",
+		DefaultRegistry: "docker.io",
+		Registries:      []Registry{},
+	}}
 }

@@ -25,9 +25,6 @@ func TestTheReferenceNamesEveryKey(t *testing.T) {
 	}
 	for _, key := range Keys() {
 		short := strings.TrimPrefix(strings.TrimPrefix(key, "registry_proxies."), "registries[].")
-		if strings.HasPrefix(key, "image_validation.") {
-			short = key[strings.LastIndexByte(key, '.')+1:] // they are the same at each level
-		}
 		if key != "registry_proxies" && !named[short] {
 			t.Errorf("docs/configuration.md does not describe %s", key)
 		}
@@ -37,6 +34,7 @@ func TestTheReferenceNamesEveryKey(t *testing.T) {
 		"min_free": p.MinFree.String(), "lock_wait": p.LockWait.String(), "revalidate_after": p.RevalidateAfter.String(),
 		"revalidate_timeout": p.RevalidateTimeout.String(), "stale_if_error": p.StaleIfError.String(),
 		"stall_timeout": p.StallTimeout.String(), "finish_timeout": p.FinishTimeout.String(),
+		"prefetch_wait":  p.PrefetchWait.String(),
 		"private_images": p.PrivateImages, "default_registry": p.DefaultRegistry,
 	} {
 		if !strings.Contains(reference, "| `"+key+"` | `"+value+"` |") {

@@ -86,6 +86,9 @@ type settings struct {
 	// impatient leaves revalidate_timeout at its default. Else a tag's answer
 	// waits long enough for the upstream's word on a machine that is busy.
 	impatient bool
+	// prefetch leaves prefetch_wait at its default. Else the upstream sees just
+	// what clients ask for.
+	prefetch bool
 	// entry are lines added to each server's entry.
 	entry []string
 	// dir is the data directory; one of the test's own when empty.
@@ -102,6 +105,9 @@ func newLarder(t *testing.T, s settings) *larder {
 		s.maxSize = "90%"
 	}
 	conf.WriteString("registry_proxies:\n  max_size: " + s.maxSize + "\n  min_free: 0%\n")
+	if !s.prefetch {
+		s.extra = append(s.extra, "prefetch_wait: 0s")
+	}
 	if !s.impatient {
 		s.extra = append(s.extra, "revalidate_timeout: 20s")
 	}
