@@ -145,7 +145,11 @@ func (a *Authority) Update(s Settings) error {
 	if err != nil {
 		return err
 	}
-	users, err := newUserTable(s, a.log, a.now)
+	var before passwords
+	if old := a.settings.Load(); old != nil {
+		before = old.users.fixed
+	}
+	users, err := newUserTable(s, before, a.log, a.now)
 	if err != nil {
 		return err
 	}

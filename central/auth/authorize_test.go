@@ -34,7 +34,7 @@ func TestPasswordsAndRules(t *testing.T) {
 		{"wrong user", withBasic("mallory", "wonder"), want("public/x", pull), "UNAUTHORIZED"},
 		{"another's password", withBasic("alice", "builder"), want("team-a", pull), "UNAUTHORIZED"},
 		{"no password", withBasic("alice", ""), want("team-a", pull), "UNAUTHORIZED"},
-		{"the hash for a password", withBasic("alice", a.settings.Load().users.fixed.hashes["alice"]), want("team-a", pull), "UNAUTHORIZED"},
+		{"the hash for a password", withBasic("alice", a.settings.Load().users.fixed.entries["alice"].hash), want("team-a", pull), "UNAUTHORIZED"},
 		{"a certificate", withCertificate("build"), want("team-a/app", push), "ok"},
 		{"a certificate of a user's name", withCertificate("alice"), want("team-a/app", push), "DENIED"},
 		{"a certificate without a name", withCertificate(""), want("team-a/app", push), "UNAUTHORIZED"},
@@ -207,14 +207,14 @@ func TestTheCacheHoldsNoSecretAndEnds(t *testing.T) {
 		t.Fatalf("%d logins are remembered", n)
 	}
 	for key := range a.logins.entries {
-		plain := keyOf(nil, "password", "alice", a.settings.Load().users.fixed.hashes["alice"], "wonder")
+		plain := keyOf(nil, "password", "alice", a.settings.Load().users.fixed.entries["alice"].hash, "wonder")
 		if key == plain {
 			t.Error("the key of the cache can be computed without the process's secret")
 		}
 	}
 	c.advance(loginsKept)
 	ask(t, a, withBasic("alice", "wrong"), oci.Want{})
-	key := keyOf(a.secret, "password", "alice", a.settings.Load().users.fixed.hashes["alice"], "wonder")
+	key := keyOf(a.secret, "password", "alice", a.settings.Load().users.fixed.entries["alice"].hash, "wonder")
 	if _, ok := a.logins.get(key); ok {
 		t.Errorf("a login counts after %s", loginsKept)
 	}

@@ -106,9 +106,9 @@ func FuzzHtpasswd(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for name, hash := range p.hashes {
-			if strings.ContainsAny(name, ":\n\x00") || name == "" || len(hash) != 60 {
-				t.Errorf("%q has the hash %q", name, hash)
+		for name, e := range p.entries {
+			if strings.ContainsAny(name, ":\n\x00") || name == "" || len(e.hash) != 60 {
+				t.Errorf("%q has the hash %q", name, e.hash)
 			}
 		}
 	})

@@ -65,9 +65,9 @@ func (a *Authority) login(ctx context.Context, user, password string, peer netip
 		kind, key = "token", keyOf(a.secret, "token", password)
 		check = func() (Subject, time.Duration, error) { return a.vouched(ctx, password) }
 	} else {
-		hash, known := a.settings.Load().users.hash(user, a.secret)
-		key = keyOf(a.secret, "password", user, hash, password)
-		check = func() (Subject, time.Duration, error) { return a.compare(ctx, key, user, hash, known, password) }
+		e, known := a.settings.Load().users.find(user, a.secret)
+		key = keyOf(a.secret, "password", user, e.hash, password)
+		check = func() (Subject, time.Duration, error) { return a.compare(ctx, key, user, e.hash, known, password) }
 	}
 	if s, ok := a.logins.get(key); ok {
 		return s, nil

@@ -33,8 +33,7 @@ const maxGroups = 100
 type claims struct {
 	jwt.Claims
 	Groups []string `json:"groups,omitempty"`
-	// Login is a keyed hash of the password hash that the user logged in
-	// with; a token ends with its password.
+	// Login ties the token to the user's password: it ends with it.
 	Login  string `json:"login,omitempty"`
 	Access scope  `json:"access"`
 }
@@ -84,12 +83,12 @@ func (a *Authority) fingerprint(key Key, s Subject) string {
 	if !ours {
 		return ""
 	}
-	hash, known := a.settings.Load().users.hash(name, a.secret)
+	e, known := a.settings.Load().users.find(name, a.secret)
 	if !known {
 		return ""
 	}
 	mac := hmac.New(sha256.New, key.secret)
-	mac.Write([]byte("login\x00" + name + "\x00" + hash))
+	mac.Write([]byte("login\x00" + name + "\x00" + e.proof))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:12])
 }
 

@@ -180,7 +180,7 @@ func TestATokenIsGoodOnEveryReplicaAndAfterARestart(t *testing.T) {
 	file := keyFile(t, "shared")
 	one, _ := authority(t, func(c *Config) { c.KeyFile = file })
 	token := tokenFor(t, one, "alice", "wonder", "repository:team-a/app:pull")
-	settings := Settings{Users: []User{{Name: "alice", PasswordHash: one.settings.Load().users.fixed.hashes["alice"]}}, Rules: []Rule{{Subjects: []string{"user:alice"}, Repositories: []string{"team-a"}, Actions: actions()}}}
+	settings := Settings{Users: []User{{Name: "alice", PasswordHash: one.settings.Load().users.fixed.entries["alice"].hash}}, Rules: []Rule{{Subjects: []string{"user:alice"}, Repositories: []string{"team-a"}, Actions: actions()}}}
 	two, _ := authority(t, func(c *Config) { c.KeyFile, c.Settings = file, settings })
 	if got := ask(t, two, withToken(token), want("team-a/app", oci.ActionPull)); got != "ok" {
 		t.Errorf("at another process the token is %s", got)
@@ -195,7 +195,7 @@ func TestATokenEndsWithItsPasswordItsUserAndItsRights(t *testing.T) {
 	a, _ := authority(t)
 	pull := want("team-a/app", oci.ActionPull)
 	rules := []Rule{{Subjects: []string{"user:alice"}, Repositories: []string{"team-a"}, Actions: actions()}}
-	alice := User{Name: "alice", PasswordHash: a.settings.Load().users.fixed.hashes["alice"]}
+	alice := User{Name: "alice", PasswordHash: a.settings.Load().users.fixed.entries["alice"].hash}
 	token := withToken(tokenFor(t, a, "alice", "wonder", "repository:team-a/app:pull"))
 	for _, c := range []struct {
 		name string

@@ -6,7 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,11 +25,16 @@ type User struct {
 	Name string
 	// PasswordHash is bcrypt's: "$2y$10$…", as htpasswd -nB prints it.
 	PasswordHash string
+	// Password is the password itself, of at most 72 bytes, which is all that
+	// bcrypt looks at; for who has it in a file. It is hashed and forgotten.
+	Password string
 }
 
 const (
 	// maxUserName bounds a user's name, in bytes.
 	maxUserName = 255
+	// maxPlain is what bcrypt looks at of a password, in bytes.
+	maxPlain = 72
 	// maxCost bounds what a login may cost: bcrypt at 14 takes about a
 	// second, and doubles with each step.
 	maxCost = 14
@@ -45,6 +50,12 @@ func CheckUser(u User) error {
 	case !utf8.ValidString(u.Name) || strings.ContainsFunc(u.Name, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("user %q: a name holds no control characters", u.Name)
 	}
+	if u.Password != "" {
+		if len(u.Password) > maxPlain || u.PasswordHash != "" {
+			return fmt.Errorf("user %q: give a hash, or a password of at most %d bytes", u.Name, maxPlain)
+		}
+		return nil
+	}
 	cost, err := bcrypt.Cost([]byte(u.PasswordHash))
 	if err != nil || len(u.PasswordHash) != 60 {
 		return fmt.Errorf("user %q: the password is no bcrypt hash; make one with htpasswd -nB %s", u.Name, u.Name)
@@ -55,20 +66,6 @@ func CheckUser(u User) error {
 	return nil
 }
 
-// NewUser hashes a password, for those who have it in a file. The password has
-// at most 72 bytes, which is all that bcrypt looks at.
-func NewUser(name, password string) (User, error) {
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
-	if errors.Is(err, bcrypt.ErrPasswordTooLong) {
-		return User{}, fmt.Errorf("user %q: the password has more than 72 bytes", name)
-	}
-	if err != nil {
-		return User{}, fmt.Errorf("hash password: %w", err)
-	}
-	u := User{Name: name, PasswordHash: string(hash)}
-	return u, CheckUser(u)
-}
-
 // userTable finds users by name: those of the configuration before those of
 // the htpasswd file.
 type userTable struct {
@@ -76,28 +73,59 @@ type userTable struct {
 	htpasswd *watched[passwords] // nil without a file
 }
 
-// passwords are bcrypt hashes by user, and the users in a fixed order.
+// passwords are what users are checked by, and the users in a fixed order.
 type passwords struct {
-	hashes map[string]string
-	names  []string
+	entries map[string]entry
+	names   []string
 }
 
-func newPasswords(hashes map[string]string) passwords {
-	return passwords{hashes, slices.Sorted(maps.Keys(hashes))}
+// entry is one user's.
+type entry struct {
+	hash string // bcrypt's
+	// proof stands for the password in what tokens are tied to. It is the
+	// same in every process that has the same password, which a hash made
+	// here is not.
+	proof string
 }
 
-func newUserTable(s Settings, log *logrus.Entry, now func() time.Time) (*userTable, error) {
-	hashes := map[string]string{}
+func newPasswords(entries map[string]entry) passwords {
+	return passwords{entries, slices.Sorted(maps.Keys(entries))}
+}
+
+// entryOf checks a user and makes its entry, or takes the one from before for a
+// password that is the same, since hashing takes a while.
+func entryOf(u User, before passwords) (entry, error) {
+	if err := CheckUser(u); err != nil {
+		return entry{}, err
+	}
+	if u.Password == "" {
+		return entry{u.PasswordHash, u.PasswordHash}, nil
+	}
+	sum := sha256.Sum256([]byte(u.Name + ":" + u.Password))
+	proof := hex.EncodeToString(sum[:])
+	if e, ok := before.entries[u.Name]; ok && e.proof == proof {
+		return e, nil
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(u.Password), bcrypt.DefaultCost)
+	if err != nil {
+		return entry{}, fmt.Errorf("hash password: %w", err)
+	}
+	return entry{string(hash), proof}, nil
+}
+
+func newUserTable(s Settings, before passwords, log *logrus.Entry, now func() time.Time) (*userTable, error) {
+	entries := map[string]entry{}
 	for _, u := range s.Users {
-		if err := CheckUser(u); err != nil {
+		e, err := entryOf(u, before)
+		if err != nil {
 			return nil, err
 		}
-		if _, twice := hashes[u.Name]; twice {
+		if _, twice := entries[u.Name]; twice {
 			return nil, fmt.Errorf("user %q is there twice", u.Name)
 		}
-		hashes[u.Name] = u.PasswordHash
+		entries[u.Name] = e
 	}
-	t := &userTable{fixed: newPasswords(hashes)}
+	t := &userTable{fixed: newPasswords(entries)}
 	if s.HtpasswdFile == "" {
 		return t, nil
 	}
@@ -110,7 +138,7 @@ func newUserTable(s Settings, log *logrus.Entry, now func() time.Time) (*userTab
 // # are passed over; hashes other than bcrypt's are refused, as are two lines
 // for one user, since it would not be clear which counts.
 func parseHtpasswd(content []byte) (passwords, error) {
-	hashes := map[string]string{}
+	entries := map[string]entry{}
 	lines := bufio.NewScanner(bytes.NewReader(content))
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -121,18 +149,19 @@ func parseHtpasswd(content []byte) (passwords, error) {
 		if !ok {
 			return passwords{}, fmt.Errorf("line %d: write name:hash", n)
 		}
-		if err := CheckUser(User{Name: name, PasswordHash: hash}); err != nil {
+		e, err := entryOf(User{Name: name, PasswordHash: hash}, passwords{})
+		if err != nil {
 			return passwords{}, fmt.Errorf("line %d: %w", n, err)
 		}
-		if _, twice := hashes[name]; twice {
+		if _, twice := entries[name]; twice {
 			return passwords{}, fmt.Errorf("line %d: user %q is there twice", n, name)
 		}
-		hashes[name] = hash
+		entries[name] = e
 	}
 	if err := lines.Err(); err != nil {
 		return passwords{}, fmt.Errorf("read lines: %w", err)
 	}
-	return newPasswords(hashes), nil
+	return newPasswords(entries), nil
 }
 
 // CheckHtpasswd says what is wrong with the content of an htpasswd file, if
@@ -142,29 +171,30 @@ func CheckHtpasswd(content []byte) error {
 	return err
 }
 
-// hash finds a user's hash. For a name nobody has, it gives the hash of some
-// user and false: it is compared all the same, so that an unknown name takes as
+// find finds a user. For a name nobody has, it gives the entry of some user and
+// false: its hash is compared all the same, so that an unknown name takes as
 // long to be refused as a known one. Which user that is depends on the name and
-// the secret, so that asking twice tells nothing.
-func (t *userTable) hash(name string, secret []byte) (hash string, known bool) {
-	if hash, known = t.fixed.hashes[name]; known {
-		return hash, true
+// the secret, so that asking twice tells nothing. Without any users the entry is
+// empty.
+func (t *userTable) find(name string, secret []byte) (e entry, known bool) {
+	if e, known = t.fixed.entries[name]; known {
+		return e, true
 	}
 	decoys := t.fixed
 	if t.htpasswd != nil {
 		more := t.htpasswd.get()
-		if hash, known = more.hashes[name]; known {
-			return hash, true
+		if e, known = more.entries[name]; known {
+			return e, true
 		}
 		if len(decoys.names) == 0 {
 			decoys = more
 		}
 	}
 	if len(decoys.names) == 0 {
-		return "", false
+		return entry{}, false
 	}
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(name))
 	i := binary.BigEndian.Uint64(mac.Sum(nil)) % uint64(len(decoys.names))
-	return decoys.hashes[decoys.names[i]], false
+	return decoys.entries[decoys.names[i]], false
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"github.com/larder-registry/larder/internal/oci"
 )
 
@@ -86,16 +84,42 @@ func TestHtpasswdFilesThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-func TestAUserFromAPassword(t *testing.T) {
-	u, err := NewUser("ci", "hunter2")
-	if err != nil || bcrypt.CompareHashAndPassword([]byte(u.PasswordHash), []byte("hunter2")) != nil {
-		t.Error(u, err)
+// TestAUserWithAPassword is the shortcut for one user: its token is good at
+// every process that has the same password, though each hashes it for itself.
+func TestAUserWithAPassword(t *testing.T) {
+	file := keyFile(t, "shared")
+	open := func(password string) *Authority {
+		a, _ := authority(t, func(c *Config) {
+			c.KeyFile, c.Settings = file, Settings{
+				Users: []User{{Name: "ci", Password: password}},
+				Rules: []Rule{{Subjects: []string{"user:ci"}, Repositories: []string{"*"}, Actions: actions()}},
+			}
+		})
+		return a
 	}
-	if _, err := NewUser("ci", strings.Repeat("x", 73)); err == nil {
-		t.Error("a password is accepted of which the end would not count")
+	one, two, other := open("hunter2"), open("hunter2"), open("changed")
+	if got := ask(t, one, withBasic("ci", "hunter2"), oci.Want{}); got != "ok" {
+		t.Fatal(got)
 	}
-	if _, err := NewUser("c:i", "x"); err == nil {
-		t.Error("a name with a colon is accepted")
+	if got := ask(t, one, withBasic("ci", "hunter"), oci.Want{}); got != "UNAUTHORIZED" {
+		t.Error(got)
+	}
+	token := withToken(tokenFor(t, one, "ci", "hunter2", "repository:a:pull"))
+	if got := ask(t, two, token, want("a", oci.ActionPull)); got != "ok" {
+		t.Errorf("at another process its token is %s", got)
+	}
+	if got := ask(t, other, token, want("a", oci.ActionPull)); got != "UNAUTHORIZED invalid_token" {
+		t.Errorf("with another password its token is %s", got)
+	}
+	for name, bad := range map[string]User{
+		"a password of which the end would not count": {Name: "ci", Password: strings.Repeat("x", maxPlain+1)},
+		"a name with a colon":                         {Name: "c:i", Password: "x"},
+		"a hash and a password":                       {Name: "ci", Password: "x", PasswordHash: cheap(t, "ci", "b").PasswordHash},
+		"neither":                                     {Name: "ci"},
+	} {
+		if CheckUser(bad) == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
 
@@ -105,11 +129,11 @@ func TestUnknownUsersCostAsMuchAsKnownOnes(t *testing.T) {
 	a, _ := authority(t)
 	u := a.settings.Load().users
 	for _, name := range []string{"mallory", "trudy", "", strings.Repeat("x", maxUserName)} {
-		hash, known := u.hash(name, a.secret)
-		if known || !slices.Contains(slices.Collect(maps.Values(u.fixed.hashes)), hash) {
-			t.Errorf("%q is compared with %q, known %v", name, hash, known)
+		e, known := u.find(name, a.secret)
+		if known || !slices.Contains(slices.Collect(maps.Values(u.fixed.entries)), e) {
+			t.Errorf("%q is compared with %q, known %v", name, e.hash, known)
 		}
-		if again, _ := u.hash(name, a.secret); again != hash {
+		if again, _ := u.find(name, a.secret); again != e {
 			t.Errorf("%q is compared with another hash the second time", name)
 		}
 		// The right password for that hash lets nobody in.
