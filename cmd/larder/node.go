@@ -43,10 +43,7 @@ func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config
 		}
 	}()
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registries, hosts, err := upstreamRegistries(cfg.Registries)
-	if err != nil {
-		return nil, err
-	}
+	registries, hosts := upstreamRegistries(cfg.Registries)
 	n.label = admin.NewRegistryLabels(hosts).Label
 	n.store, err = store.Open(ctx, store.Config{
 		Dir:      dataDir,
@@ -60,13 +57,15 @@ func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
 	n.upstream, err = upstream.New(upstream.Config{
-		Registries: registries,
-		UserAgent:  "larder/" + versionText(),
-		Log:        log,
-		Registerer: n.metrics,
-		Label:      n.label,
-		Timeouts:   upstream.Timeouts{Stall: time.Duration(cfg.StallTimeout)},
-		Proxy:      http.ProxyFromEnvironment,
+		Registries:   registries,
+		DockerConfig: cfg.DockerConfig,
+		Env:          cloudEnv(cfg),
+		UserAgent:    "larder/" + versionText(),
+		Log:          log,
+		Registerer:   n.metrics,
+		Label:        n.label,
+		Timeouts:     upstream.Timeouts{Stall: time.Duration(cfg.StallTimeout)},
+		Proxy:        http.ProxyFromEnvironment,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("configure upstreams: %w", err)
@@ -159,30 +158,6 @@ func (n *node) closeUpstream(context.Context) error {
 
 // closeStore writes what is still in memory and lets go of the data directory.
 func (n *node) closeStore(context.Context) error { return n.store.Close() }
-
-// upstreamRegistries turns the configuration's entries into the upstream
-// client's, passwords read, and names their hosts.
-func upstreamRegistries(entries []config.Registry) (registries []upstream.Registry, hosts []string, err error) {
-	for _, e := range entries {
-		password, err := e.ReadPassword()
-		if err != nil {
-			return nil, nil, err
-		}
-		registries = append(registries, upstream.Registry{
-			Host:           e.Host,
-			PathPrefix:     e.PathPrefix,
-			Username:       e.Username,
-			Password:       string(password),
-			Insecure:       e.Insecure,
-			CAFile:         e.CAFile,
-			ClientCertFile: e.ClientCertFile,
-			ClientKeyFile:  e.ClientKeyFile,
-			Endpoints:      e.Endpoints,
-		})
-		hosts = append(hosts, e.Host)
-	}
-	return registries, hosts, nil
-}
 
 // orNever turns "0s" into the mirror's word for never; its zero means the
 // default.

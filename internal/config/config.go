@@ -14,10 +14,16 @@
 // holds it to that.
 package config
 
+import "github.com/larder-registry/larder/internal/policy"
+
 // Config is what a configuration file says.
 type Config struct {
 	// RegistryProxies is what the node mirror does.
 	RegistryProxies RegistryProxies `yaml:"registry_proxies"`
+	// Webhook is how the admission webhook is served.
+	Webhook Webhook `yaml:"webhook"`
+	// ImageValidation says which images may run; nil if the file does not.
+	ImageValidation *policy.Config `yaml:"image_validation,omitempty"`
 }
 
 // RegistryProxies configures the node mirror.
@@ -59,43 +65,18 @@ type RegistryProxies struct {
 	// credentials that the mirror has not got. Only "bypass" is served so
 	// far: the refusal is passed on, and the client goes upstream itself.
 	PrivateImages string `yaml:"private_images"`
+	// Allow says who may connect: "any", "local", or a comma list of
+	// addresses, CIDR prefixes and "local". The flag --allow goes before it.
+	Allow string `yaml:"allow"`
+	// CloudCredentials: ask ECR, Artifact Registry and Azure's registries
+	// with the credentials that this machine or pod has in their cloud.
+	CloudCredentials bool `yaml:"cloud_credentials"`
+	// DockerConfig is a file like Docker's config.json, whose credentials and
+	// credential helpers serve every registry whose entry has none.
+	DockerConfig string `yaml:"docker_config,omitempty"`
 	// DefaultRegistry is meant by clients that name none.
 	DefaultRegistry string `yaml:"default_registry"`
 	// Registries holds what is special about single upstreams. Any registry
 	// works without an entry.
 	Registries []Registry `yaml:"registries"`
-}
-
-// Registry is what is special about one upstream registry, or about the part
-// of it below a path.
-type Registry struct {
-	// Host is the registry as clients name it, with its port if it has one.
-	Host string `yaml:"host"`
-	// PathPrefix narrows the entry to repositories at or below this path. The
-	// longest match on '/' boundaries wins.
-	PathPrefix string `yaml:"path_prefix,omitempty"`
-	// Username and Password are the mirror's own credentials there.
-	Username string `yaml:"username,omitempty"`
-	Password Secret `yaml:"password,omitempty"`
-	// PasswordFile holds the password instead. A Password that starts with
-	// file:// is moved here by Load.
-	PasswordFile string `yaml:"password_file,omitempty"`
-	// Insecure: plain HTTP.
-	Insecure bool `yaml:"insecure,omitempty"`
-	// CAFile holds PEM certificates that are trusted for this registry
-	// besides the system's.
-	CAFile string `yaml:"ca_file,omitempty"`
-	// ClientCertFile and ClientKeyFile hold a PEM pair to authenticate with.
-	ClientCertFile string `yaml:"client_cert_file,omitempty"`
-	ClientKeyFile  string `yaml:"client_key_file,omitempty"`
-	// Endpoints are URLs that are tried in order before the host itself.
-	Endpoints []string `yaml:"endpoints,omitempty"`
-	// Access says who may have what was fetched with these credentials. Only
-	// "node" is served so far: everybody the listener admits.
-	Access string `yaml:"access,omitempty"`
-	// AWS is known, and refused: a later version's credentials for ECR.
-	AWS *struct {
-		Region  string `yaml:"region"`
-		RoleARN string `yaml:"role_arn"`
-	} `yaml:"aws,omitempty"`
 }

@@ -31,6 +31,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 	dir := t.TempDir()
 	pair(t, dir)
 	write(t, dir, "password", "pässword\n")
+	write(t, dir, "config.json", "{}")
 	cfg, warnings, err := Parse(filepath.Join(dir, "larder.yaml"), []byte(`
 registry_proxies:
   offline: true
@@ -45,6 +46,9 @@ registry_proxies:
   finish_timeout: 2m
   prefetch_wait: 3s
   private_images: bypass
+  allow: local, 10.0.0.0/8, ::1
+  cloud_credentials: false
+  docker_config: config.json
   default_registry: Quay.io
   registries:
     - host: index.docker.io
@@ -54,6 +58,7 @@ registry_proxies:
       insecure: true
       endpoints: [https://mirror.example/v2/hub, "http://127.0.0.1:5000"]
       access: node
+      token_server: Auth.example
     - host: "[::1]:5000"
       username: u
       password_file: password
@@ -63,6 +68,16 @@ registry_proxies:
     - host: ghcr.io
       username: u
       password: file://`+filepath.Join(dir, "password")+`
+    - host: registry.example
+      aws: {region: eu-west-1, role_arn: "arn:aws:iam::123456789012:role/pull"}
+    - host: other.example
+      credential_provider:
+        command: sh
+        args: [-c, "exit 0"]
+        env: [A=b]
+        api_version: credentialprovider.kubelet.k8s.io/v1beta1
+        timeout: 2s
+        cache_duration: 1h
 `))
 	if err != nil || len(warnings) != 0 {
 		t.Fatal(warnings, err)
@@ -80,10 +95,12 @@ registry_proxies:
 		FinishTimeout:     Duration(2 * time.Minute),
 		PrefetchWait:      Duration(3 * time.Second),
 		PrivateImages:     "bypass",
+		Allow:             "local, 10.0.0.0/8, ::1",
+		DockerConfig:      filepath.Join(dir, "config.json"),
 		DefaultRegistry:   "quay.io",
 		Registries: []Registry{
 			{
-				Host: "docker.io", PathPrefix: "team-a", Username: "u", Password: "p", Insecure: true, Access: "node",
+				Host: "docker.io", PathPrefix: "team-a", Username: "u", Password: "p", Insecure: true, Access: "node", TokenServer: "auth.example",
 				Endpoints: []string{"https://mirror.example/v2/hub", "http://127.0.0.1:5000"},
 			},
 			{
@@ -92,12 +109,17 @@ registry_proxies:
 				ClientCertFile: filepath.Join(dir, "cert.pem"), ClientKeyFile: filepath.Join(dir, "key.pem"),
 			},
 			{Host: "ghcr.io", Username: "u", PasswordFile: filepath.Join(dir, "password")},
+			{Host: "registry.example", AWS: &AWS{Region: "eu-west-1", RoleARN: "arn:aws:iam::123456789012:role/pull"}},
+			{Host: "other.example", CredentialProvider: &CredentialProvider{
+				Command: "sh", Args: []string{"-c", "exit 0"}, Env: []Secret{"A=b"},
+				APIVersion: "credentialprovider.kubelet.k8s.io/v1beta1", Timeout: Duration(2 * time.Second), CacheDuration: Duration(time.Hour),
+			}},
 		},
-	}}
+	}, Webhook: defaultWebhook()}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %#v\nwant %#v", cfg, want)
 	}
-	for _, r := range cfg.RegistryProxies.Registries[1:] {
+	for _, r := range cfg.RegistryProxies.Registries[1:3] {
 		if got, err := r.ReadPassword(); err != nil || got != "pässword" {
 			t.Errorf("%s: password %q, %v", r.Host, string(got), err)
 		}
@@ -126,7 +148,7 @@ func TestMistakes(t *testing.T) {
 		{"key at the top", "offline: true", ":1:1: offline: unknown key; it belongs to registry_proxies"},
 		{"misspelt key", proxies("max_sise: 1GiB"), `:2:3: registry_proxies.max_sise: unknown key; did you mean "max_size"?`},
 		{"key of an entry", proxies("password_file: x"), ":2:3: registry_proxies.password_file: unknown key; it belongs to registry_proxies.registries[]"},
-		{"nothing alike", one("zzzzzzzzzz: 1"), ":4:7: registry_proxies.registries[0].zzzzzzzzzz: unknown key; known keys are host, path_prefix, username, password, password_file, insecure, ca_file, client_cert_file, client_key_file, endpoints, access, aws"},
+		{"nothing alike", one("zzzzzzzzzz: 1"), ":4:7: registry_proxies.registries[0].zzzzzzzzzz: unknown key; known keys are host, path_prefix, username, password, password_file, token_server, credential_provider, aws, insecure, ca_file, client_cert_file, client_key_file, endpoints, access"},
 		{"merge key", "x: &x {}\nregistry_proxies:\n  <<: *x", ":3:3: registry_proxies.<<: unknown key"},
 		{"key twice", proxies("offline: true\n  offline: false"), ":3:3: registry_proxies.offline: the key is there twice, first in line 2; keep one of them"},
 		{"bool as text", proxies(`offline: "yes"`), `:2:12: registry_proxies.offline: "yes" is not a boolean; write true or false`},
@@ -176,7 +198,19 @@ func TestMistakes(t *testing.T) {
 		{"endpoint with query", one("endpoints: ['https://a?b']"), ":4:19: registry_proxies.registries[0].endpoints[0]: a URL of an endpoint has no query and no fragment"},
 		{"endpoint not a URL", one("endpoints: ['https://a:b:c']"), ":4:19: registry_proxies.registries[0].endpoints[0]: not a URL"},
 		{"access", one("access: caller"), `:4:15: registry_proxies.registries[0].access: "caller" is not available in this version; only "node" is`},
-		{"aws", one("aws: {region: eu-west-1}"), ":4:12: registry_proxies.registries[0].aws: credentials for ECR are not available in this version"},
+		{"aws without a region", one("aws: {role_arn: 'arn:aws:iam::123456789012:role/pull'}"), ":4:12: registry_proxies.registries[0].aws: the host's name does not say which region it is in; add region"},
+		{"aws role", one("aws: {region: eu-west-1, role_arn: pull}"), `:4:42: registry_proxies.registries[0].aws.role_arn: "pull" is not a role's ARN`},
+		{"two ways in", one("username: u", "password: p", "aws: {region: eu-west-1}"), ":6:12: registry_proxies.registries[0].aws: username and aws are both given; keep one of them"},
+		{"provider without command", one("credential_provider: {args: [get]}"), ":4:28: registry_proxies.registries[0].credential_provider: command is missing"},
+		{"provider missing", one("credential_provider: {command: ./missing}"), ":4:38: registry_proxies.registries[0].credential_provider.command: " + dir + "/missing cannot be run: stat " + dir + "/missing: no such file"},
+		{"provider not in the path", one("credential_provider: {command: larder-no-such-program}"), ":4:38: registry_proxies.registries[0].credential_provider.command: larder-no-such-program cannot be run: executable file not found in $PATH"},
+		{"provider not a program", one("credential_provider: {command: ./key.pem}"), ":4:38: registry_proxies.registries[0].credential_provider.command: " + dir + "/key.pem cannot be run: permission denied"},
+		{"provider's environment", one("credential_provider: {command: sh, env: [hunter2]}"), ":4:48: registry_proxies.registries[0].credential_provider.env[0]: not an environment variable; write NAME=value"},
+		{"token server", one("token_server: 'https://auth.example'"), ":4:21: registry_proxies.registries[0].token_server: a host's name is wanted, not a URL"},
+		{"docker config missing", proxies("docker_config: missing"), ":2:18: registry_proxies.docker_config: stat " + dir + "/missing: no such file"},
+		{"docker config not JSON", proxies("docker_config: key.pem"), ":2:18: registry_proxies.docker_config: " + dir + "/key.pem is not JSON"},
+		{"allow", proxies("allow: everybody"), `:2:10: registry_proxies.allow: "everybody" is no address and no CIDR prefix; write any, local, or addresses and prefixes such as 10.0.0.0/8`},
+		{"allow any and more", proxies("allow: 'any,10.0.0.0/8'"), `:2:10: registry_proxies.allow: "any" is no address and no CIDR prefix`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(dir, "larder.yaml")
@@ -244,9 +278,7 @@ func TestSectionsOfOtherModesAreWarnings(t *testing.T) {
 		t.Fatal(cfg, err)
 	}
 	want := []string{
-		"f:1:1: image_validation: this version does not have image policies, so no image is refused; the section is not checked and has NO effect",
 		"f:3:1: central: this version does not have the push registry; the section is not checked and has NO effect",
-		"f:5:1: webhook: this version does not have the admission webhook; the section is not checked and has NO effect",
 	}
 	var got []string
 	for _, w := range warnings {

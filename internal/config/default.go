@@ -22,8 +22,10 @@ func Default() *Config {
 		FinishTimeout:     Duration(10 * time.Minute),
 		PrefetchWait:      Duration(5 * time.Second),
 
-		PrivateImages:   "bypass",
-		DefaultRegistry: "docker.io",
-		Registries:      []Registry{},
-	}}
+		PrivateImages:    "bypass",
+		Allow:            "any",
+		CloudCredentials: true,
+		DefaultRegistry:  "docker.io",
+		Registries:       []Registry{},
+	}, Webhook: defaultWebhook()}
 }

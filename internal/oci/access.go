@@ -29,6 +29,9 @@ const (
 // request's context; whoever answers fills it in before the answer's first
 // byte, from one goroutine.
 type Access struct {
+	// Credential is what the client logged in with, for the upstream; set by
+	// the HTTP edge. It shows itself to nobody.
+	Credential Credential
 	// Range is what part of a blob the client asked for, set by the HTTP edge
 	// before it asks for the blob; nil for all of it. An End of -1 is an open
 	// end, a negative Start counts from the blob's end ("bytes=-100").

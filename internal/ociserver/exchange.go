@@ -28,12 +28,16 @@ type exchange struct {
 // serve answers one request of the distribution API.
 func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: newResponse(inner, h.stallTimeout), r: r, started: time.Now()}
+	if h.callers {
+		x.access.Credential = credentialOf(r)
+	}
 	x.access.Taken = r.Method == http.MethodGet
 	ctx := oci.WithAccess(r.Context(), &x.access)
 	defer h.account(x) // also when the connection is broken by a panic
 
 	header := x.w.Header()
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	header.Set("Server", "larder") // by which larder init knows its own from a stranger on the port
 	if r.ContentLength != 0 {
 		// No request served here has a body. It is not read, so that nothing
 		// can be made to wait for it.
