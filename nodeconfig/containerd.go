@@ -251,4 +251,3 @@ func (n *Node) rewrites(name string) string {
 	}
 	return ""
 }
-

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -219,6 +220,15 @@ func CheckFallback(text string) error {
 		return fmt.Errorf("%q is no http or https URL with a host", u.Redacted())
 	case u.User != nil, u.RawQuery != "", u.Fragment != "":
 		return fmt.Errorf("%q: a user, a query or a fragment has no place in it", u.Redacted())
+	}
+	return nil
+}
+
+// CheckRegistry returns an error unless text names a registry as images do: a
+// host, with its port where there is one.
+func CheckRegistry(text string) error {
+	if !regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$`).MatchString(text) {
+		return fmt.Errorf("%q is no registry's host: write it as images have it, without scheme and path (ghcr.io, registry.example:5000)", text)
 	}
 	return nil
 }

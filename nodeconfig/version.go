@@ -175,3 +175,9 @@ func versionMessage(message []byte) (string, error) {
 	}
 	return string(body[1+width : 1+width+int(size)]), nil
 }
+
+// ValidVersion reports whether text can be Node.ContainerdVersion.
+func ValidVersion(text string) bool {
+	_, ok := parseRelease(text)
+	return ok
+}
