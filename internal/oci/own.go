@@ -161,6 +161,11 @@ func (r *Own) parseOwnQuery(method string, query url.Values) error {
 		return r.parseContent(query.Get("digest"))
 	case r.Kind == KindManifest && method == "PUT":
 		return r.parseTags(query["tag"])
+	case r.Kind == KindReferrers:
+		// Where the page before ended: a digest, and our own making.
+		if last, err := ParseDigest(query.Get("last")); err == nil {
+			r.Last = string(last)
+		}
 	}
 	return r.parseQuery(query)
 }

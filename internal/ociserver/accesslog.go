@@ -36,6 +36,7 @@ func (h *handler) account(x *exchange) {
 			fields[key] = value
 		}
 	}
+	set("user", x.user)
 	set("registry", x.req.Name.Registry)
 	set("repository", x.req.Name.Repository)
 	set("tag", x.req.Reference.Tag)

@@ -1,6 +1,7 @@
 package ociserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,7 +83,7 @@ func (h *handler) fail(x *exchange, err error) {
 		// Text of unknown origin stays in the log.
 		spec = &oci.Error{Code: oci.CodeUnknown, Message: "internal error"}
 	}
-	status := statusOf(spec.Code)
+	status := h.status(spec.Code)
 	if status == http.StatusUnauthorized {
 		h.challenge(x, err)
 	}
@@ -100,7 +101,7 @@ func (x *exchange) sendError(err error, status int, spec *oci.Error) {
 		header.Del("Content-Range")
 	}
 	if status == http.StatusMethodNotAllowed {
-		header.Set("Allow", "GET, HEAD")
+		header.Set("Allow", cmp.Or(x.allow, "GET, HEAD"))
 	}
 	type detail struct {
 		Code    oci.Code `json:"code"`

@@ -18,6 +18,8 @@ type exchange struct {
 	r       *http.Request
 	req     oci.Request
 	access  oci.Access
+	user    string // who was let in, where somebody decides about that
+	allow   string // the methods there are, where those are not GET and HEAD
 	started time.Time
 	// err is why the request was not answered in full, for the log.
 	err error

@@ -10,12 +10,12 @@ import (
 // routes is all there is of echo: which path goes to which function. The
 // distribution API's own paths are parsed by internal/oci, because repository
 // names hold slashes and have to be read as they came, escapes included.
-func (h *handler) routes() http.Handler {
+func (h *handler) routes(serve http.HandlerFunc) http.Handler {
 	e := echo.New()
 	// Answers go to the raw writer: echo's own hides ReadFrom and with it
 	// sendfile.
 	e.Any("/v2/*", func(c echo.Context) error {
-		h.serve(c.Response().Writer, c.Request())
+		serve(c.Response().Writer, c.Request())
 		return nil
 	})
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -31,7 +31,7 @@ func (h *handler) routes() http.Handler {
 	// What echo finds no route for is still a request to a registry, and gets
 	// the API's own refusal and a line in the log.
 	e.HTTPErrorHandler = func(_ error, c echo.Context) {
-		h.serve(c.Response().Writer, c.Request())
+		serve(c.Response().Writer, c.Request())
 	}
 	return e
 }

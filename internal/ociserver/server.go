@@ -69,6 +69,7 @@ type handler struct {
 	log             *logrus.Entry
 	metrics         *metrics
 	label           func(string) string
+	status          func(oci.Code) int // for an error code
 }
 
 // New makes the handler for a registry's port: /v2/, /healthz and /readyz. Serve
@@ -77,6 +78,12 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Reader == nil || cfg.Lister == nil || cfg.Log == nil {
 		return nil, errors.New("make registry handler: reader, lister and log are required")
 	}
+	h := newHandler(cfg)
+	return h.routes(h.serve), nil
+}
+
+// newHandler makes what answers requests, whatever they are about.
+func newHandler(cfg Config) *handler {
 	h := &handler{
 		reader:          cfg.Reader,
 		lister:          cfg.Lister,
@@ -88,6 +95,7 @@ func New(cfg Config) (http.Handler, error) {
 		log:             cfg.Log,
 		metrics:         newMetrics(cfg.Registerer),
 		label:           cfg.Label,
+		status:          statusOf,
 	}
 	if h.stallTimeout <= 0 {
 		h.stallTimeout = time.Minute
@@ -98,7 +106,7 @@ func New(cfg Config) (http.Handler, error) {
 	if h.label == nil {
 		h.label = func(registry string) string { return registry }
 	}
-	return h.routes(), nil
+	return h
 }
 
 // Bounds on what a client may send before it is answered. There is no timeout
