@@ -27,24 +27,70 @@ func (s *Server) ExpireTokens() {
 	clear(s.tokens)
 }
 
-// allowed checks the credentials of a request for repo ("" for a ping). When
-// they do not do it returns the challenge to send; a challenge of "" with false
-// means that the user is known and may not.
-func (s *Server) allowed(r *http.Request, repo string) (challenge string, ok bool) {
-	if s.opts.Basic {
-		user, password, sent := r.BasicAuth()
-		if !sent && s.anonymous(repo) {
-			return "", true
-		}
-		if !s.known(user, password) {
-			return `Basic realm="registry"`, false
-		}
-		return "", true
+// SetUser changes a user's password, or removes the user if it is empty.
+func (s *Server) SetUser(name, password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if password == "" {
+		delete(s.users, name)
+		return
 	}
+	if s.users == nil {
+		s.users = map[string]string{}
+	}
+	s.users[name] = password
+}
+
+// refusal is how a request is turned away.
+type refusal struct {
+	status             int
+	challenge, message string
+}
+
+// notInForce is what ECR says of a token that has expired, or never was one.
+const notInForce = "Your authorization token has expired. Reauthenticate and try again."
+
+// refuse checks the credentials of a request for repo ("" for a ping). It
+// returns nil when they do.
+func (s *Server) refuse(r *http.Request, repo string) *refusal {
+	if !s.opts.Basic {
+		return s.refuseBearer(r, repo)
+	}
+	user, password, sent := r.BasicAuth()
+	switch {
+	case !sent && s.anonymous(repo), s.known(user, password):
+		return nil
+	case s.opts.ECR && sent:
+		return &refusal{status: http.StatusForbidden, message: notInForce}
+	case s.opts.ECR:
+		return &refusal{status: http.StatusUnauthorized, challenge: fmt.Sprintf(`Basic realm="%s://%s/",service="ecr.amazonaws.com"`, s.scheme(), r.Host), message: "Not Authorized"}
+	}
+	return &refusal{status: http.StatusUnauthorized, challenge: `Basic realm="registry"`}
+}
+
+// refuseBearer is refuse for bearer tokens.
+func (s *Server) refuseBearer(r *http.Request, repo string) *refusal {
 	if !s.opts.Tokens && s.opts.Users == nil {
-		return "", true
+		return nil
 	}
-	challenge = fmt.Sprintf(`Bearer realm="%s",service="registry"`, s.realm())
+	challenge, ok := s.checkToken(r, repo)
+	switch {
+	case ok:
+		return nil
+	case s.opts.ECRPublic && r.Header.Get("Authorization") != "":
+		return &refusal{status: http.StatusBadRequest, message: notInForce}
+	}
+	return &refusal{status: http.StatusUnauthorized, challenge: challenge}
+}
+
+// checkToken checks a bearer token, and returns the challenge for one that does
+// not do.
+func (s *Server) checkToken(r *http.Request, repo string) (challenge string, ok bool) {
+	realm := s.realm()
+	if s.opts.ECRPublic {
+		realm = s.scheme() + "://" + r.Host + "/token"
+	}
+	challenge = fmt.Sprintf(`Bearer realm="%s",service="registry"`, realm)
 	if repo != "" {
 		challenge += fmt.Sprintf(`,scope="repository:%s:pull"`, repo)
 	}
@@ -68,13 +114,15 @@ func (s *Server) allowed(r *http.Request, repo string) (challenge string, ok boo
 }
 
 func (s *Server) known(user, password string) bool {
-	want, ok := s.opts.Users[user]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want, ok := s.users[user]
 	return ok && want == password
 }
 
 func (s *Server) anonymous(repo string) bool {
 	if s.opts.Anonymous == nil {
-		return s.opts.Users == nil
+		return s.opts.Users == nil && !s.opts.ECR
 	}
 	return slices.Contains(s.opts.Anonymous, repo)
 }

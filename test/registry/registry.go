@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -58,6 +59,13 @@ type Options struct {
 	// TokenOnHost puts the token server on the registry's own host and port
 	// instead of a port of its own.
 	TokenOnHost bool
+	// ECR behaves as Amazon's private registries do: Basic with a token as the
+	// password, 403 and not 401 for one that is not in force (any more), no
+	// digest on what is fetched by GET.
+	ECR bool
+	// ECRPublic behaves as ECR Public does: bearer tokens from the registry's
+	// own host, 400 and not 401 for one that is not in force (any more).
+	ECRPublic bool
 	// Storage redirects blobs (307) to a second server with a signed URL, the
 	// way registries in the cloud do. That server answers 400 to a request
 	// that brings an Authorization header, as S3 does, and records it.
@@ -82,6 +90,7 @@ type Server struct {
 	faults  []*armed
 	healed  chan struct{} // closed when faults are replaced
 	tokens  tokens
+	users   map[string]string // name and password
 	closed  bool
 
 	main, token, storage *site
@@ -110,6 +119,10 @@ func New(opts Options) (*Server, error) {
 		healed:  make(chan struct{}),
 		tokens:  tokens{},
 	}
+	s.users = maps.Clone(opts.Users)
+	s.opts.Basic = opts.Basic || opts.ECR
+	s.opts.TokenOnHost = opts.TokenOnHost || opts.ECRPublic
+	s.opts.Tokens = opts.Tokens || opts.ECRPublic
 	s.record.init()
 	if opts.TLS {
 		ca, err := newAuthority()

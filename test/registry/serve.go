@@ -36,7 +36,10 @@ func (a *answer) Write(p []byte) (int, error) {
 func (a *answer) flush() { _ = http.NewResponseController(a.ResponseWriter).Flush() }
 
 // fail answers with an error in the spec's form.
-func (a *answer) fail(status int) {
+func (a *answer) fail(status int) { a.failWith(status, "") }
+
+// failWith is fail with a message of its own.
+func (a *answer) failWith(status int, message string) {
 	code := map[int]string{
 		http.StatusUnauthorized: "UNAUTHORIZED", http.StatusForbidden: "DENIED",
 		http.StatusNotFound: "MANIFEST_UNKNOWN", http.StatusTooManyRequests: "TOOMANYREQUESTS",
@@ -50,7 +53,10 @@ func (a *answer) fail(status int) {
 	a.Header().Set("Content-Type", "application/json")
 	a.WriteHeader(status)
 	if a.req.Method != http.MethodHead {
-		_, _ = fmt.Fprintf(a, `{"errors":[{"code":%q,"message":"%s"}]}`, code, http.StatusText(status))
+		if message == "" {
+			message = http.StatusText(status)
+		}
+		_, _ = fmt.Fprintf(a, `{"errors":[{"code":%q,"message":%q}]}`, code, message)
 	}
 }
 
@@ -105,10 +111,15 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) {
 	}
 	req := parse(r.URL.Path)
 	s.serve(w, r, req, func(a *answer, f Fault) {
-		if challenge, ok := s.allowed(r, req.Repo); !ok {
-			a.Header().Set("WWW-Authenticate", challenge)
-			a.fail(http.StatusUnauthorized)
+		if refused := s.refuse(r, req.Repo); refused != nil {
+			if refused.challenge != "" {
+				a.Header().Set("WWW-Authenticate", refused.challenge)
+			}
+			a.failWith(refused.status, refused.message)
 			return
+		}
+		if s.opts.ECR && r.Method == http.MethodGet {
+			f.NoDigest = true
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			a.fail(http.StatusMethodNotAllowed)
