@@ -35,8 +35,8 @@ import (
 type Config struct {
 	// Users, Rules and HtpasswdFile are what [Authority.Update] replaces.
 	Settings Settings
-	// KeyFile holds the secret that tokens are signed with; see [LoadKeys].
-	// Replicas that share it take each other's tokens. It is read again when
+	// KeyFile holds the secrets that tokens are signed with, one in each line;
+	// see [Keys] and [EnsureKey]. Replicas that share it take each other's tokens. It is read again when
 	// it changes.
 	KeyFile string
 	// Providers verify tokens of others that arrive as passwords; none means

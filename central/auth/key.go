@@ -63,14 +63,10 @@ func parseKeys(contents [][]byte) (Keys, error) {
 	return keys, nil
 }
 
-// LoadKeys reads a key file as [Config.KeyFile] is read, to say what is wrong
-// with it.
-func LoadKeys(file string) (Keys, error) {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	return parseKeys([][]byte{content})
+// CheckKeys says what is wrong with the content of a key file, if anything.
+func CheckKeys(content []byte) error {
+	_, err := parseKeys([][]byte{content})
+	return err
 }
 
 // EnsureKey makes a key file with a random secret unless there is one already,

@@ -32,7 +32,7 @@ func larder(args ...string) (code int, stdout, stderr string) {
 
 func TestExitCodesAndMessages(t *testing.T) {
 	dir := t.TempDir()
-	good := writeFile(t, dir, "good.yaml", "registry_proxies: {offline: true}\ncentral: {}\n")
+	good := writeFile(t, dir, "good.yaml", "registry_proxies: {offline: true, registries: [{host: a_b.example}]}\n")
 	bad := writeFile(t, dir, "bad.yaml", "registry_proxies:\n  offlin: true\n  min_free: x\n")
 	file := writeFile(t, dir, "file", "")
 	for _, c := range []struct {
@@ -59,7 +59,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"bad configuration", []string{"mirror", "--config", bad}, 2, "", bad + ":2:3: registry_proxies.offlin: unknown key; did you mean \"offline\"?\n" + bad + ":3:13: registry_proxies.min_free: parse size"},
 		{"no configuration", []string{"mirror", "--config", dir + "/none"}, 2, "", "open " + dir + "/none: no such file or directory"},
 		{"data directory is a file", []string{"mirror", "--data-dir", file, "--listen", "127.0.0.1:0"}, 1, "", "larder: open data directory: "},
-		{"check good", []string{"config", "check", good}, 0, good + ": ok\n", "warning: " + good + ":2:1: central: this version does not have the push registry"},
+		{"check good", []string{"config", "check", good}, 0, good + ": ok\n", "warning: " + good + ":1:55: registry_proxies.registries[0].host: no image can be from a host with an underscore"},
 		{"check bad", []string{"config", "check", bad}, 2, "", bad + ":2:3: "},
 		{"check nothing", []string{"config", "check"}, 2, "", "accepts 1 arg(s), received 0"},
 		{"check a directory", []string{"config", "check", dir}, 2, "", "is a directory"},

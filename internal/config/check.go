@@ -30,6 +30,7 @@ func (c *checker) problemAt(key, text, fix string) {
 // relative to the working directory.
 func (c *checker) check(cfg *Config) {
 	c.webhook(&cfg.Webhook)
+	c.central(&cfg.Central)
 	const section = "registry_proxies"
 	p := &cfg.RegistryProxies
 	c.oneOf(section+".private_images", p.PrivateImages, "bypass", "challenge", "shared")

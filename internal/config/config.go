@@ -7,11 +7,9 @@
 // setting does is decided where cmd/larder hands it to: package store for
 // limits, package mirror for freshness, mirror/upstream for registries.
 //
-// It refuses what it cannot honour. A key nobody knows, and a value only a
-// later version can serve, are errors; a whole section for a mode that this
-// build does not have is read past with a warning, so that one file can serve
-// several versions. docs/configuration.md describes every key, and a test
-// holds it to that.
+// It refuses what it cannot honour: a key nobody knows, and a value only a later
+// version can serve, are errors. docs/configuration.md describes every key, and
+// a test holds it to that.
 package config
 
 import "github.com/larder-registry/larder/internal/policy"
@@ -22,6 +20,8 @@ type Config struct {
 	RegistryProxies RegistryProxies `yaml:"registry_proxies"`
 	// Webhook is how the admission webhook is served.
 	Webhook Webhook `yaml:"webhook"`
+	// Central is what the push registry does.
+	Central Central `yaml:"central"`
 	// ImageValidation says which images may run; nil if the file does not.
 	ImageValidation *policy.Config `yaml:"image_validation,omitempty"`
 }

@@ -115,7 +115,7 @@ registry_proxies:
 				APIVersion: "credentialprovider.kubelet.k8s.io/v1beta1", Timeout: Duration(2 * time.Second), CacheDuration: Duration(time.Hour),
 			}},
 		},
-	}, Webhook: defaultWebhook()}
+	}, Webhook: defaultWebhook(), Central: defaultCentral()}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %#v\nwant %#v", cfg, want)
 	}
@@ -269,23 +269,6 @@ func TestSecretsDoNotReachErrors(t *testing.T) {
 		if strings.Contains(s, "hunter2") {
 			t.Error(s)
 		}
-	}
-}
-
-func TestSectionsOfOtherModesAreWarnings(t *testing.T) {
-	cfg, warnings, err := Parse("f", []byte("image_validation:\n  default: Deny\ncentral: {users: x}\nregistry_proxies: {offline: true}\nwebhook:\n"))
-	if err != nil || !cfg.RegistryProxies.Offline {
-		t.Fatal(cfg, err)
-	}
-	want := []string{
-		"f:3:1: central: this version does not have the push registry; the section is not checked and has NO effect",
-	}
-	var got []string
-	for _, w := range warnings {
-		got = append(got, w.String())
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %q", got)
 	}
 }
 

@@ -27,5 +27,5 @@ func Default() *Config {
 		CloudCredentials: true,
 		DefaultRegistry:  "docker.io",
 		Registries:       []Registry{},
-	}, Webhook: defaultWebhook()}
+	}, Webhook: defaultWebhook(), Central: defaultCentral()}
 }

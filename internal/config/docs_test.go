@@ -20,7 +20,7 @@ func TestTheReferenceNamesEveryKey(t *testing.T) {
 		t.Fatal("the reference has no section registry_proxies")
 	}
 	named := map[string]bool{}
-	for _, m := range regexp.MustCompile("`([a-z_.]+)`").FindAllStringSubmatch(reference, -1) {
+	for _, m := range regexp.MustCompile("`([][a-z_.]+)`").FindAllStringSubmatch(reference, -1) {
 		named[m[1]] = true
 	}
 	for _, key := range Keys() {

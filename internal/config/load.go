@@ -50,11 +50,10 @@ func Parse(file string, data []byte) (*Config, []Problem, error) {
 	if root == nil {
 		return cfg, nil, nil
 	}
-	warnings := d.takeUnserved(root)
 	d.value(root, reflect.ValueOf(cfg).Elem(), "")
 	c := checker{decoder: d, dir: filepath.Dir(file)}
 	c.check(cfg)
-	warnings = append(warnings, c.imageValidation(cfg.ImageValidation)...)
+	warnings := c.imageValidation(cfg.ImageValidation)
 	warnings = append(warnings, c.dropUnusable(&cfg.RegistryProxies)...)
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b Problem) int {
@@ -101,36 +100,4 @@ func syntaxProblem(file string, err error) Problem {
 		}
 	}
 	return p
-}
-
-// takeUnserved removes from the top of the document the sections that belong
-// to modes this build does not have, and returns a warning for each.
-func (d *decoder) takeUnserved(root *yaml.Node) (warnings []Problem) {
-	if root.Kind != yaml.MappingNode {
-		return nil
-	}
-	var kept []*yaml.Node
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		key := root.Content[i]
-		what, ok := unserved(key.Value)
-		if !ok {
-			kept = append(kept, key, root.Content[i+1])
-			continue
-		}
-		warnings = append(warnings, Problem{
-			File: d.file, Line: key.Line, Column: key.Column, Key: key.Value,
-			Text: "this version does not have " + what + "; the section is not checked and has NO effect",
-		})
-	}
-	root.Content = kept
-	return warnings
-}
-
-// unserved says what a known section that has no effect is for.
-func unserved(section string) (what string, ok bool) {
-	switch section {
-	case "central":
-		return "the push registry", true
-	}
-	return "", false
 }
