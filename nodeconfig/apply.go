@@ -39,9 +39,13 @@ func (n *Node) apply(ctx context.Context, changes []Change) error {
 				return err
 			}
 		case Restart:
-			n.at("restart " + c.Path)
-			if _, err := n.run(ctx, "systemctl", "restart", c.Path); err != nil {
-				return fmt.Errorf("restart %s: %w", c.Path, err)
+			verb := "restart"
+			if c.Reload {
+				verb = "reload"
+			}
+			n.at(verb + " " + c.Path)
+			if _, err := n.run(ctx, "systemctl", verb, c.Path); err != nil {
+				return fmt.Errorf("%s %s: %w", verb, c.Path, err)
 			}
 		default:
 			return fmt.Errorf("apply %s: not a change of a file", c.Path)

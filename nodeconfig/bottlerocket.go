@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,8 +156,9 @@ func (t *bottlerocketNode) planFiles(ctx context.Context, cfg Config, why error)
 	return append(first, changes...), nil
 }
 
-// Undo implements Target. From the settings it takes exactly the mirror's own
-// endpoints; the API keeps no record of what was there.
+// Undo implements Target. From the settings it takes the endpoints that are this
+// machine itself, at the mirror's port, since the API keeps no record of what was
+// there.
 func (t *bottlerocketNode) Undo(ctx context.Context, cfg Config) ([]Change, error) {
 	changes, err := t.files.planUndo("/etc/containerd")
 	if err != nil {
@@ -168,7 +171,7 @@ func (t *bottlerocketNode) Undo(ctx context.Context, cfg Config) ([]Change, erro
 	case err != nil:
 		return nil, err
 	}
-	after := registry.Without(endpoints(cfg))
+	after := registry.Without(append(endpoints(cfg), localEndpoints(cfg.Mirror.Port())...))
 	change, err := setting(registry.Mirrors, after, "the mirror's endpoints go; others stay")
 	if err != nil {
 		return nil, err
@@ -177,6 +180,26 @@ func (t *bottlerocketNode) Undo(ctx context.Context, cfg Config) ([]Change, erro
 		changes = append(changes, note("containerd", "Bottlerocket restarts containerd to apply this, if it is running; pods go on running"), change)
 	}
 	return changes, nil
+}
+
+// localEndpoints are the endpoints a mirror on this machine can have: loopback,
+// and every address of its own, since one of them was this when it was
+// configured.
+func localEndpoints(port uint16) []string {
+	addrs := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	own, err := net.InterfaceAddrs()
+	if err == nil {
+		for _, a := range own {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+				addrs = append(addrs, prefix.Addr().Unmap())
+			}
+		}
+	}
+	var all []string
+	for _, addr := range addrs {
+		all = append(all, Config{Mirror: netip.AddrPortFrom(addr, port)}.MirrorURL())
+	}
+	return all
 }
 
 // Apply implements Target.

@@ -82,7 +82,7 @@ func (t *crio) Plan(_ context.Context, cfg Config) ([]Change, error) {
 		changes = append(changes, planned...)
 	}
 	if t.reload(changes) {
-		changes = append(changes, Change{Kind: Restart, Path: "crio", Advice: !cfg.Restart, Why: "CRI-O reads registries.conf.d again on 'systemctl reload crio'; containers go on running"})
+		changes = append(changes, reloadCRIO(cfg))
 	}
 	return changes, nil
 }
@@ -133,16 +133,20 @@ func (t *crio) reload(changes []Change) bool {
 		slices.ContainsFunc(changes, func(c Change) bool { return c.Kind == File && c.Action() != "none" })
 }
 
+func reloadCRIO(cfg Config) Change {
+	return Change{Kind: Restart, Path: "crio", Reload: true, Advice: !cfg.Restart, Why: "CRI-O reads registries.conf.d again; containers go on running"}
+}
+
 // Undo implements Target.
 func (t *crio) Undo(_ context.Context, cfg Config) ([]Change, error) {
 	changes, err := t.node.planUndo(path.Dir(containersDrops))
 	if t.reload(changes) {
-		changes = append(changes, Change{Kind: Restart, Path: "crio", Advice: !cfg.Restart, Why: "CRI-O reads registries.conf.d again on 'systemctl reload crio'; containers go on running"})
+		changes = append(changes, reloadCRIO(cfg))
 	}
 	return changes, err
 }
 
 // Apply implements Target.
 func (t *crio) Apply(ctx context.Context, changes []Change) error {
-	return t.node.applyReloading(ctx, changes)
+	return t.node.apply(ctx, changes)
 }

@@ -22,7 +22,7 @@ insecure = true
 		kept bool
 	}{
 		"podman only":       {files: map[string]string{"usr/bin/podman": ""}},
-		"nothing there":     {files: map[string]string{"etc/crio/": ""}, says: "restart crio: CRI-O reads registries.conf.d again on 'systemctl reload crio'"},
+		"nothing there":     {files: map[string]string{"etc/crio/": ""}, says: "restart crio: CRI-O reads registries.conf.d again"},
 		"short names":       {files: map[string]string{"etc/crio/": "", "etc/containers/registries.conf": "unqualified-search-registries = [\"docker.io\"]\n"}},
 		"the old form":      {files: map[string]string{"etc/crio/": "", "etc/containers/registries.conf": "[registries.search]\nregistries = ['docker.io']\n"}},
 		"others' drop-ins":  {files: map[string]string{"etc/crio/": "", "etc/containers/registries.conf.d/a.conf": "[[registry]]\nlocation = \"quay.io\"\n", "etc/containers/registries.conf.d/broken.conf.bak": "[["}},

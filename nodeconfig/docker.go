@@ -67,23 +67,27 @@ func (t *docker) Plan(_ context.Context, cfg Config) ([]Change, error) {
 	}
 	changes = append(append(changes, daemon), hosts...)
 	if daemon.Changes() {
-		changes = append(changes, Change{Kind: Restart, Path: "docker", Advice: !cfg.Restart, Why: "dockerd reads daemon.json again on 'systemctl reload docker'; containers go on running"})
+		changes = append(changes, reloadDocker(cfg))
 	}
 	return changes, nil
+}
+
+func reloadDocker(cfg Config) Change {
+	return Change{Kind: Restart, Path: "docker", Reload: true, Advice: !cfg.Restart, Why: "dockerd reads daemon.json again; containers go on running"}
 }
 
 // Undo implements Target.
 func (t *docker) Undo(_ context.Context, cfg Config) ([]Change, error) {
 	changes, err := t.node.planUndo(path.Dir(dockerConfig))
 	if slices.ContainsFunc(changes, func(c Change) bool { return c.Path == dockerConfig && c.Action() != "none" && c.Changes() }) {
-		changes = append(changes, Change{Kind: Restart, Path: "docker", Advice: !cfg.Restart, Why: "dockerd reads daemon.json again on 'systemctl reload docker'; containers go on running"})
+		changes = append(changes, reloadDocker(cfg))
 	}
 	return changes, err
 }
 
 // Apply implements Target.
 func (t *docker) Apply(ctx context.Context, changes []Change) error {
-	return t.node.applyReloading(ctx, changes)
+	return t.node.apply(ctx, changes)
 }
 
 // mirrorsByFlag names the file that has dockerd started with mirrors of its own.
@@ -120,24 +124,6 @@ func (n *Node) unitFiles(unit string) []string {
 		}
 	}
 	return files
-}
-
-// applyReloading is apply for services that read their configuration again
-// without a restart.
-func (n *Node) applyReloading(ctx context.Context, changes []Change) error {
-	for _, c := range changes {
-		if c.Kind != Restart || c.Advice {
-			if err := n.apply(ctx, []Change{c}); err != nil {
-				return err
-			}
-			continue
-		}
-		n.at("reload " + c.Path)
-		if _, err := n.run(ctx, "systemctl", "reload", c.Path); err != nil {
-			return fmt.Errorf("reload %s: %w", c.Path, err)
-		}
-	}
-	return nil
 }
 
 // withoutPath cuts a URL's trailing slash, and reports whether it has no path.

@@ -9,6 +9,9 @@ import (
 	"strings"
 )
 
+// rancherSocket is where the containerd of k3s and RKE2 answers.
+const rancherSocket = "/run/k3s/containerd/containerd.sock"
+
 // rancher is a node of k3s or RKE2, which bring a containerd of their own and
 // write its configuration from registries.yaml whenever they start.
 //
@@ -51,7 +54,8 @@ func (t *rancher) config() string { return t.containerd() + "/config.toml" }
 func (t *rancher) certs() string  { return t.containerd() + "/certs.d" }
 
 // Plan implements Target.
-func (t *rancher) Plan(_ context.Context, cfg Config) ([]Change, error) {
+func (t *rancher) Plan(ctx context.Context, cfg Config) ([]Change, error) {
+	cfg, changes := withoutLiterals(cfg, t.release(ctx))
 	before, err := t.node.read(t.registries())
 	if err != nil {
 		return nil, err
@@ -69,7 +73,6 @@ func (t *rancher) Plan(_ context.Context, cfg Config) ([]Change, error) {
 	if wildcard {
 		inYAML = append([]string{"*"}, inYAML...)
 	}
-	var changes []Change
 	after := before
 	for _, registry := range inYAML {
 		if after, err = addEndpoints(after, registry, endpoints(cfg)); err != nil {
@@ -98,6 +101,17 @@ func (t *rancher) Plan(_ context.Context, cfg Config) ([]Change, error) {
 		}
 	}
 	return append(changes, t.restart(cfg, inYAML, changes)...), nil
+}
+
+// release is what the running containerd says it is. Others on the node do not
+// count.
+func (t *rancher) release(ctx context.Context) release {
+	text, err := t.node.askContainerd(ctx, rancherSocket)
+	if err != nil {
+		return release{}
+	}
+	r, _ := parseRelease(text)
+	return r
 }
 
 // ways sorts the registries that are named: those registries.yaml knows belong

@@ -101,6 +101,8 @@ type Change struct {
 	Why string
 	// Advice marks a Restart that is only told of.
 	Advice bool
+	// Reload marks a Restart that takes no more than a reload of the service.
+	Reload bool
 
 	// undo is the record a File is restored from; nil when it is written.
 	undo *record

@@ -189,7 +189,7 @@ func initNode(ctx context.Context, node *nodeconfig.Node, f initFlags, data *nod
 	if err != nil {
 		return err
 	}
-	cfg := nodeconfig.Config{Fallback: f.fallback, Registries: f.registry, Restart: f.restart}
+	cfg := nodeconfig.Config{Mirror: f.fixed(), Fallback: f.fallback, Registries: f.registry, Restart: f.restart}
 	plan := target.Undo
 	if !f.undo {
 		if cfg.Mirror, err = r.address(ctx, f); err != nil {
@@ -225,6 +225,16 @@ func initNode(ctx context.Context, node *nodeconfig.Node, f initFlags, data *nod
 		r.Status = "undone"
 	}
 	return nil
+}
+
+// fixed is the mirror's address as far as the flags alone tell: loopback, unless
+// one is named.
+func (f initFlags) fixed() netip.AddrPort {
+	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if named, err := netip.ParseAddr(f.address); err == nil {
+		addr = named
+	}
+	return netip.AddrPortFrom(addr, f.port)
 }
 
 // address finds where the runtime reaches the mirror, and who is there now.
@@ -263,11 +273,7 @@ func (r *initReport) find(ctx context.Context, node *nodeconfig.Node, name strin
 // The address is the same for all of them, so it is loopback unless one is
 // named; a bootstrap container finds out each node's own.
 func printUserData(cmd *cobra.Command, f initFlags) error {
-	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	if named, err := netip.ParseAddr(f.address); err == nil {
-		addr = named
-	}
-	cfg := nodeconfig.Config{Mirror: netip.AddrPortFrom(addr, f.port), Fallback: f.fallback, Registries: f.registry}
+	cfg := nodeconfig.Config{Mirror: f.fixed(), Fallback: f.fallback, Registries: f.registry}
 	var text string
 	switch f.target + " " + f.userData {
 	case "bottlerocket default", "bottlerocket static":

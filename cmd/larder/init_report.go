@@ -50,6 +50,8 @@ type initNote struct {
 type initRestart struct {
 	Unit string `json:"unit"`
 	Why  string `json:"why"`
+	// Reload: the service need not stop for it.
+	Reload bool `json:"reload"`
 	// Done is false when it is left to the operator.
 	Done bool `json:"done"`
 }
@@ -63,7 +65,7 @@ func (r *initReport) plan(changes []nodeconfig.Change) {
 		case nodeconfig.Warning:
 			r.Warnings = append(r.Warnings, initNote{c.Path, c.Why})
 		case nodeconfig.Restart:
-			r.Restart = &initRestart{Unit: c.Path, Why: c.Why, Done: c.Changes() && !r.DryRun}
+			r.Restart = &initRestart{Unit: c.Path, Why: c.Why, Reload: c.Reload, Done: c.Changes() && !r.DryRun}
 		default:
 			if c.Changes() {
 				r.Changes = append(r.Changes, initChange{string(c.Kind), c.Path, c.Action(), c.Why, c.Diff()})
@@ -114,10 +116,14 @@ func (r *initReport) text() string {
 		line("warning: %s", n)
 	}
 	if r.Restart != nil && r.Status != "failed" {
+		verb := "restart"
+		if r.Restart.Reload {
+			verb = "reload"
+		}
 		if r.Restart.Done {
-			line("restarted: %s: %s", r.Restart.Unit, r.Restart.Why)
+			line("%sed: %s: %s", verb, r.Restart.Unit, r.Restart.Why)
 		} else {
-			line("to do: systemctl restart %s: %s", r.Restart.Unit, r.Restart.Why)
+			line("to do: systemctl %s %s: %s", verb, r.Restart.Unit, r.Restart.Why)
 		}
 	}
 	switch r.Status {
