@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/larder-registry/larder/internal/oci"
@@ -160,7 +161,13 @@ func (a *Authority) challenge(ctx context.Context, want oci.Want, why string) st
 	var b strings.Builder
 	fmt.Fprintf(&b, `Bearer realm="%s",service="%s"`, base+TokenPath, service)
 	if len(want.Actions) > 0 {
-		fmt.Fprintf(&b, `,scope="%s"`, scope(nil).with(want.Repository, want.Actions...))
+		var s scope
+		if slices.Contains(want.Actions, oci.ActionPush) {
+			// Who pushes looks first what is there, and should not need a
+			// second token for it.
+			s = s.with(want.Repository, oci.ActionPull)
+		}
+		fmt.Fprintf(&b, `,scope="%s"`, s.with(want.Repository, want.Actions...))
 	}
 	if why != "" {
 		fmt.Fprintf(&b, `,error="%s"`, why)

@@ -28,6 +28,7 @@ type centralFlags struct {
 	webhookListen string
 	tlsCert       string
 	tlsKey        string
+	access        accessFlags
 	adminListen   string
 	drainTimeout  time.Duration
 	shutdownDelay time.Duration
@@ -64,6 +65,7 @@ it serves --tls-cert and --tls-key, and reads them again when they change.`,
 	flags.StringVar(&f.webhookListen, "webhook-listen", "[::]:8443", "`ADDRESS` to serve the webhook on, host:port, with TLS")
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM `FILE` with the serving certificate and those it needs, leaf first")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `FILE` with the serving certificate's key")
+	f.access.add(flags)
 	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /healthz, /readyz, /metrics and /debug/pprof; empty for none")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 25*time.Second, "how long requests in flight may take to finish at a stop")
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second, "how long the webhook still answers at a stop, until the cluster has heard of it; part of the drain")
@@ -158,6 +160,9 @@ func (f centralFlags) check() error {
 		if slices.Contains(f.serve[:i], name) {
 			return usageErrorf("--serve: %s is there twice", name)
 		}
+	}
+	if err := f.access.check(); err != nil {
+		return err
 	}
 	if f.adminListen != "" {
 		if err := checkAddress("admin-listen", f.adminListen); err != nil {
