@@ -323,7 +323,7 @@ func (s *Self) adopt(reg *registration, t trust) (time.Duration, error) {
 	}
 	left := cert.Leaf.NotAfter.Sub(now)
 	s.served.Store(cert)
-	s.issuer, s.names, s.renewAt = t.current.cert, names, now.Add(left*2/3-rand.N(left/10+1))
+	s.issuer, s.names, s.renewAt = t.current.cert, names, now.Add(left*2/3-spread(left/10))
 	s.metrics.notAfter.Set(float64(cert.Leaf.NotAfter.Unix()))
 	s.cfg.Log.WithFields(logrus.Fields{
 		"names": strings.Join(names, ","), "not_after": cert.Leaf.NotAfter.UTC(), "authority": id,
@@ -363,4 +363,9 @@ func (s *Self) setReady(reg *registration) {
 }
 
 // jitter spreads replicas that were started together: d, up to a fifth less.
-func jitter(d time.Duration) time.Duration { return d - rand.N(d/5+1) }
+func jitter(d time.Duration) time.Duration { return d - spread(d/5) }
+
+// spread is anything up to d.
+func spread(d time.Duration) time.Duration {
+	return rand.N(d + 1) //nolint:gosec // it keeps replicas apart and no secret
+}
