@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
 	"github.com/sirupsen/logrus"
 )
 
@@ -59,13 +60,14 @@ func (a *awsChain) load(ctx context.Context, region string) (*aws.Config, error)
 	if a.base != nil {
 		return a.base, nil
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(region), config.WithHTTPClient(occasional()))
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(region), config.WithHTTPClient(occasional()), config.WithLogger(logging.Nop{}))
 	if err != nil {
 		return nil, awsError("read AWS configuration", err)
 	}
 	if cache, ok := cfg.Credentials.(*aws.CredentialsCache); ok && cache.IsCredentialsProvider(&ec2rolecreds.Provider{}) {
 		cfg.Credentials = aws.NewCredentialsCache(&instanceRole{chain: a, Provider: ec2rolecreds.New(func(o *ec2rolecreds.Options) {
 			o.Client = imds.NewFromConfig(cfg, func(o *imds.Options) {
+				o.EnableFallback = aws.FalseTernary // IMDSv2 and nothing else
 				o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = 2, 100*time.Millisecond })
 			})
 		})})

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -52,22 +53,25 @@ func (c *Client) newFound(cfg Config) *found {
 
 // credentialOf makes the credential of entry e, made of r; nil if it has none.
 // What an entry says counts alone; one that says nothing gets what is found.
-func (c *Client) credentialOf(r Registry, e *entry) *credential {
+func (c *Client) credentialOf(r Registry, e *entry) (*credential, error) {
 	switch {
 	case r.Username != "" || r.Password != "" || r.PasswordFile != "":
-		return c.newCredential(r.String(), password{username: r.Username, secret: r.Password, file: r.PasswordFile, now: c.now}, c.timeouts.Token)
+		return c.newCredential(r.String(), password{username: r.Username, secret: r.Password, file: r.PasswordFile, now: c.now}, c.timeouts.Token), nil
 	case r.Provider != nil:
-		return c.newCredential(r.String(), &plugin{Plugin: *r.Provider, host: e.host, now: c.now}, r.Provider.patience())
+		return c.newCredential(r.String(), &plugin{Plugin: *r.Provider, host: e.host, now: c.now}, r.Provider.patience()), nil
 	case r.AWS != nil:
 		h, _ := parseECRHost(e.host)
 		if r.AWS.Region != "" {
 			h.region = r.AWS.Region
 		}
+		if h.region == "" {
+			return nil, errors.New("aws: the region is missing, and the host's name does not say it")
+		}
 		c.found.mu.Lock()
 		defer c.found.mu.Unlock()
-		return c.ecrCredential(ecrKey{h, r.AWS.RoleARN})
+		return c.ecrCredential(ecrKey{h, r.AWS.RoleARN}), nil
 	}
-	return c.foundFor(e)
+	return c.foundFor(e), nil
 }
 
 // foundFor is the credential found for an entry that spells none out, or for

@@ -56,7 +56,9 @@ func (s *ecrSource) login(ctx context.Context, _ string) (login, error) {
 func (s *ecrSource) token(ctx context.Context, cfg aws.Config) (token string, expires time.Time, err error) {
 	if s.host.public {
 		out, err := ecrpublic.NewFromConfig(cfg, func(o *ecrpublic.Options) {
-			o.EndpointOptions.UseDualStackEndpoint = dualStack(s.host)
+			if o.BaseEndpoint == nil && s.host.dualStack {
+				o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+			}
 		}).GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
 		if err != nil || out.AuthorizationData == nil {
 			return "", time.Time{}, err
@@ -64,7 +66,12 @@ func (s *ecrSource) token(ctx context.Context, cfg aws.Config) (token string, ex
 		return aws.ToString(out.AuthorizationData.AuthorizationToken), aws.ToTime(out.AuthorizationData.ExpiresAt), nil
 	}
 	out, err := ecr.NewFromConfig(cfg, func(o *ecr.Options) {
-		o.EndpointOptions.UseDualStackEndpoint = dualStack(s.host)
+		if o.BaseEndpoint != nil {
+			return // whoever names the API's address means that one
+		}
+		if s.host.dualStack {
+			o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+		}
 		if s.host.fips {
 			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
 		}
@@ -81,13 +88,6 @@ func forbidden(err error) bool {
 	resp, ok := errors.AsType[*awshttp.ResponseError](err)
 	api, said := errors.AsType[smithy.APIError](err)
 	return ok && said && api.ErrorCode() == "AccessDeniedException" && resp.HTTPStatusCode()/100 == 4
-}
-
-func dualStack(h ecrHost) aws.DualStackEndpointState {
-	if h.dualStack {
-		return aws.DualStackEndpointStateEnabled
-	}
-	return aws.DualStackEndpointStateUnset
 }
 
 // awsError says what AWS said, by its code only: messages name principals, and

@@ -84,7 +84,9 @@ func (c *Client) addEntry(net network, r Registry) error {
 		return err
 	}
 	e.exchange.allow(e.base)
-	e.cred = c.credentialOf(r, e)
+	if e.cred, err = c.credentialOf(r, e); err != nil {
+		return err
+	}
 	for _, other := range c.entries[e.host] {
 		if other.prefix == e.prefix {
 			return fmt.Errorf("there are two entries for this host and path_prefix")

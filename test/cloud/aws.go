@@ -68,6 +68,7 @@ func StartAWS(tb testing.TB) *AWS {
 func (a *AWS) Env() map[string]string {
 	return map[string]string{
 		"AWS_ENDPOINT_URL":                       a.server.URL,
+		"AWS_ENDPOINT_URL_STS":                   a.server.URL,
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT":      a.server.URL,
 		"AWS_CONFIG_FILE":                        "/nonexistent",
 		"AWS_SHARED_CREDENTIALS_FILE":            "/nonexistent",
