@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench e2e e2e-full faults crash check clean
+.PHONY: help build test race lint fmt fuzz demo bench e2e e2e-full e2e-init faults crash check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: ## against pulling directly, nginx and docker-registry: docs/performance.
 
 e2e: ## real clients pull through the mirror, one fault for each (needs root)
 	test/e2e/run
+
+e2e-init: ## larder init on containerd 1.6 to the newest: pulls with and without the mirror (needs root)
+	test/e2e/run --releases -run TestInit
 
 e2e-full: ## every client with every fault (needs root)
 	test/e2e/run --full
