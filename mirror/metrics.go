@@ -14,6 +14,7 @@ type metrics struct {
 	followers   prometheus.Gauge
 	mismatches  prometheus.Counter
 	staleServed *prometheus.CounterVec
+	denied      *prometheus.CounterVec
 }
 
 // newMetrics registers the mirror's metrics and those of the store behind it;
@@ -39,13 +40,21 @@ func newMetrics(reg prometheus.Registerer, label func(string) string, s *store.S
 		staleServed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_stale_served_total", Help: "Answers from disk that the upstream could not confirm.",
 		}, []string{"registry", "reason"}),
+		denied: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_policy_denied_total",
+			Help: "Requests that the image policy denies: refused in mode enforce, answered all the same in modes warn and audit.",
+		}, []string{"registry", "mode"}),
 	}
-	reg.MustRegister(m.fills, m.followers, m.mismatches, m.staleServed, storeMetrics{s})
+	reg.MustRegister(m.denied, m.fills, m.followers, m.mismatches, m.staleServed, storeMetrics{s})
 	return m
 }
 
 func (m *metrics) stale(registry, reason string) {
 	m.staleServed.WithLabelValues(m.label(registry), reason).Inc()
+}
+
+func (m *metrics) policyDenied(registry, mode string) {
+	m.denied.WithLabelValues(m.label(registry), mode).Inc()
 }
 
 // storeMetrics reads the store's figures when somebody asks for them.

@@ -45,7 +45,7 @@ func TestTheDocsNameEveryMetric(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := n.handlers("docker.io", false, nil); err != nil {
+	if _, _, err := n.handlers(config.Default(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	known := map[string]bool{}

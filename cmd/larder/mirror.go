@@ -120,7 +120,7 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	case err != nil:
 		return err
 	}
-	clients, operators, err := n.handlers(p.DefaultRegistry, local, allow)
+	clients, operators, err := n.handlers(cfg, local, allow)
 	if err != nil {
 		n.close()
 		return err

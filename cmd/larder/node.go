@@ -104,11 +104,15 @@ func (n *node) checks() admin.Checks {
 }
 
 // handlers are what clients and what operators talk to.
-func (n *node) handlers(defaultRegistry string, local bool, allow []netip.Prefix) (clients, operators http.Handler, err error) {
+func (n *node) handlers(cfg *config.Config, local bool, allow []netip.Prefix) (clients, operators http.Handler, err error) {
+	content, err := gated(n.mirror, cfg.ImageValidation, n.log)
+	if err != nil {
+		return nil, nil, err
+	}
 	clients, err = ociserver.New(ociserver.Config{
-		Reader:          n.mirror,
-		Lister:          n.mirror,
-		DefaultRegistry: defaultRegistry,
+		Reader:          content,
+		Lister:          content,
+		DefaultRegistry: cfg.RegistryProxies.DefaultRegistry,
 		Local:           local,
 		Allow:           allow,
 		Ready:           n.checks().Ready,
