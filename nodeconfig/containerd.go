@@ -128,6 +128,9 @@ func (n *Node) inspectContainerd(ctx context.Context) (containerdState, error) {
 			break
 		}
 	}
+	if n.containerdSocket != "" {
+		socket = n.containerdSocket
+	}
 	s.release, s.source, s.running = n.containerdRelease(ctx, socket)
 	var failures []error
 	for _, by := range s.release.loaders() {

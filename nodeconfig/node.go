@@ -43,6 +43,9 @@ type Node struct {
 	// Log takes what happens beside the plan. It must not be nil.
 	Log *logrus.Entry
 
+	// containerdSocket is where a containerd answers that is not the system's
+	// own; its programs are not the system's either.
+	containerdSocket string
 	// step, in tests, is called with a name before each thing that cannot be
 	// taken back.
 	step func(name string)

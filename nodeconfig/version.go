@@ -93,6 +93,9 @@ func (n *Node) containerdRelease(ctx context.Context, socket string) (r release,
 	if r, ok := parseRelease(text); ok && running {
 		return r, "it says so at " + socket, true
 	}
+	if n.containerdSocket != "" {
+		return release{}, "", running
+	}
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
 	if out, err := n.run(ctx, "containerd", "--version"); err == nil {
