@@ -59,6 +59,8 @@ type Ledger struct {
 	mu     sync.Mutex // guards the fields below
 	logs   []string   // badger's logs whose directory entry is on disk
 	closed bool
+
+	queue writeQueue
 }
 
 // OpenLedger opens or makes the ledger in dir, which nobody else may have open:
@@ -221,23 +223,6 @@ func (l *Ledger) change(ctx context.Context, key string, f func(now Record, foun
 		return fmt.Errorf("write record: %w", noSpace(err))
 	}
 	return nil
-}
-
-// put writes one key, or deletes it when value is nil, and returns when that is
-// on disk. Writers that come together share one sync.
-func (l *Ledger) put(key string, value []byte) error {
-	err := contain(func() error {
-		return l.db.db.Update(func(txn *badger.Txn) error {
-			if value == nil {
-				return txn.Delete([]byte(key))
-			}
-			return txn.Set([]byte(key), value)
-		})
-	})
-	if err != nil {
-		return err
-	}
-	return l.secureLogs()
 }
 
 // secureLogs has a log that badger has begun on disk as a whole: its blocks,

@@ -35,7 +35,7 @@ type everybody struct{}
 func (everybody) Authorize(context.Context, oci.Caller, oci.Want) (oci.Subject, error) {
 	return everybody{}, nil
 }
-func (everybody) Name() string                                  { return "anybody" }
+func (everybody) Name() string                                 { return "anybody" }
 func (everybody) May(context.Context, string, oci.Action) bool { return true }
 
 // registry is one that listens.
