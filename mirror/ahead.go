@@ -103,8 +103,10 @@ type listed struct {
 }
 
 // lookAhead starts what the client that was given manifest will ask for next.
-func (m *Mirror) lookAhead(name oci.Name, manifest oci.Manifest) {
-	if m.prefetchWait <= 0 || m.offline || !m.ahead.due(content{name, manifest.Digest}, m.now()) {
+func (m *Mirror) lookAhead(g grant, manifest oci.Manifest) {
+	g = g.renewed().lasting()
+	name := g.name
+	if g.refusal != nil || m.prefetchWait <= 0 || m.offline || !m.ahead.due(content{name, manifest.Digest}, m.now()) {
 		return
 	}
 	m.noteSizes(name, manifest)
@@ -113,7 +115,7 @@ func (m *Mirror) lookAhead(name oci.Name, manifest oci.Manifest) {
 		return
 	}
 	if oci.IsIndexType(manifest.MediaType) {
-		m.lookAtIndex(name, l)
+		m.lookAtIndex(g, l)
 		return
 	}
 	blobs := []digest.Digest{l.Config.Digest}
@@ -132,14 +134,15 @@ func (m *Mirror) lookAhead(name oci.Name, manifest oci.Manifest) {
 	if len(blobs) == 0 {
 		return
 	}
-	image := &lead{m: m, name: name, rest: blobs}
+	image := &lead{m: m, grant: g, rest: blobs}
 	image.asked()
 	// Ends when the client has asked for all, or for none for a while.
 	m.tasks.run(image.watch)
 }
 
 // lookAtIndex asks for the image manifest of this node's platform.
-func (m *Mirror) lookAtIndex(name oci.Name, l listed) {
+func (m *Mirror) lookAtIndex(g grant, l listed) {
+	name := g.name
 	found := false
 	for _, child := range l.Manifests {
 		switch {
@@ -148,8 +151,7 @@ func (m *Mirror) lookAtIndex(name oci.Name, l listed) {
 		case !found && child.Digest.Validate() == nil:
 			found = true
 			if _, err := m.store.Linked(name, child.Digest); err != nil {
-				ref := oci.Reference{Name: name, Digest: child.Digest}
-				m.checks.join(ref, m.startCheck(ref, nil))
+				m.check(oci.Reference{Name: name, Digest: child.Digest}, g, nil)
 			}
 		}
 	}
@@ -158,8 +160,8 @@ func (m *Mirror) lookAtIndex(name oci.Name, l listed) {
 // lead is one image that a client has begun to pull. It keeps a few blobs
 // started ahead of the client.
 type lead struct {
-	m    *Mirror
-	name oci.Name
+	m     *Mirror
+	grant grant
 
 	mu      sync.Mutex
 	rest    []digest.Digest // not started yet, in the order clients ask
@@ -241,13 +243,13 @@ func (l *lead) dropIfIdle() bool {
 func (m *Mirror) startAhead(l *lead, dgst digest.Digest) *fill {
 	m.fills.mu.Lock()
 	defer m.fills.mu.Unlock()
-	if m.fills.of[dgst] != nil || m.failures.recall(l.name, dgst.String()) != nil {
+	if m.fills.of[dgst] != nil || m.failures.recall(l.grant.name, dgst.String()+l.grant.key()) != nil {
 		return nil
 	}
 	if _, err := m.store.Stat(dgst); err == nil {
 		return nil
 	}
-	f := newFill(m, l.name, dgst)
+	f := newFill(m, l.grant, dgst)
 	f.lead, f.whole = l, true
 	if !m.begin(f, oci.Span{End: -1}) {
 		return nil

@@ -33,7 +33,11 @@ func (fs *fills) forget(f *fill) {
 // oci.Reader for its errors.
 func (m *Mirror) Blob(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Blob, error) {
 	access := oci.AccessOf(ctx)
-	blob, err := m.blob(ctx, name, dgst, access)
+	var blob oci.Blob
+	err := m.admitted(ctx, name, access, func(g grant) (err error) {
+		blob, err = m.blob(ctx, g, dgst, access)
+		return err
+	})
 	if err != nil {
 		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
 		return nil, err
@@ -41,31 +45,46 @@ func (m *Mirror) Blob(ctx context.Context, name oci.Name, dgst digest.Digest) (o
 	return blob, nil
 }
 
-func (m *Mirror) blob(ctx context.Context, name oci.Name, dgst digest.Digest, access *oci.Access) (oci.Blob, error) {
+func (m *Mirror) blob(ctx context.Context, g grant, dgst digest.Digest, access *oci.Access) (oci.Blob, error) {
 	want := oci.Span{End: -1}
 	if access.Range != nil {
 		want = *access.Range
 	}
+	target := dgst.String() + g.key()
 	for {
 		if blob, err := m.store.Blob(dgst); err == nil {
+			if err := m.mayHave(ctx, g, dgst); err != nil {
+				_ = blob.Close() //nolint:errcheck // it was not read
+				return nil, err
+			}
 			access.Outcome = oci.OutcomeHit
 			return heldBlob{blob, m.log}, nil
 		}
 		if m.offline {
 			return nil, errOffline
 		}
-		if err := m.failures.recall(name, dgst.String()); err != nil {
+		if err := m.mayFetch(ctx, g, dgst); err != nil {
 			return nil, err
 		}
-		f, started, err := m.join(ctx, name, dgst, want)
+		if err := m.failures.recall(g.name, target); err != nil {
+			return nil, err
+		}
+		f, started, err := m.join(ctx, g, dgst, want)
 		if err != nil {
 			return nil, err
 		}
 		if f == nil {
 			continue
 		}
-		blob, err := m.followOpened(ctx, f, access)
+		if err := m.mayFollow(ctx, g, f); err != nil {
+			f.leave()
+			return nil, err
+		}
+		blob, err := m.followOpened(g.with(ctx), f, access)
 		switch {
+		case err == nil && !g.admits():
+			_ = blob.Close() //nolint:errcheck // it was not read
+			return nil, errUnproven
 		case err == nil:
 			if f.unkept == nil {
 				access.Outcome = oci.OutcomeJoin
@@ -74,23 +93,28 @@ func (m *Mirror) blob(ctx context.Context, name oci.Name, dgst digest.Digest, ac
 				}
 			}
 			return blob, nil
-		case !started && f.name != name && isRefusal(err):
-			// Another repository does not have it; this one may.
+		case !started && f.isOthers(g) && isRefusal(err):
+			// Another repository does not have it, or another caller may not;
+			// this one may.
 			<-f.done
 		case errors.Is(err, errAbandoned):
 			<-f.done
 		default:
-			m.failures.remember(name, dgst.String(), err)
+			m.failures.remember(g.name, target, err)
 			return nil, err
 		}
 	}
 }
 
+// isOthers reports whether the fill asks for another repository, or on behalf of
+// somebody else.
+func (f *fill) isOthers(g grant) bool { return f.name != g.name || f.grant.who != g.who }
+
 // join makes the caller a follower of the blob's fill, which is started if
 // there is none; started also says that the caller is the first to follow one
 // that was started ahead of it. It returns nil when the caller should look again: the store
 // has the blob by now, or the fill it had is over.
-func (m *Mirror) join(ctx context.Context, name oci.Name, dgst digest.Digest, want oci.Span) (f *fill, started bool, err error) {
+func (m *Mirror) join(ctx context.Context, g grant, dgst digest.Digest, want oci.Span) (f *fill, started bool, err error) {
 	wantsAll := want.Start == 0 && want.End < 0
 	m.fills.mu.Lock()
 	defer m.fills.mu.Unlock()
@@ -110,7 +134,7 @@ func (m *Mirror) join(ctx context.Context, name oci.Name, dgst digest.Digest, wa
 	if _, err := m.store.Stat(dgst); err == nil {
 		return nil, false, nil
 	}
-	f = newFill(m, name, dgst)
+	f = newFill(m, g, dgst)
 	f.join(wantsAll)
 	if !m.begin(f, opening(want)) {
 		f.leave()
@@ -192,38 +216,47 @@ func isRefusal(err error) bool {
 		errors.Is(err, oci.ErrUnauthorized) || errors.Is(err, oci.ErrDenied)
 }
 
-// StatBlob says what a blob is, from disk, from its running fill, or by asking
-// the upstream.
+// StatBlob says what a blob is, from disk or by asking the upstream.
 func (m *Mirror) StatBlob(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Descriptor, error) {
 	access := oci.AccessOf(ctx)
-	if desc, err := m.store.Stat(dgst); err == nil {
-		access.Outcome = oci.OutcomeHit
-		return desc, nil
-	}
-	desc, err := m.statUpstream(ctx, name, dgst)
+	var desc oci.Descriptor
+	err := m.admitted(ctx, name, access, func(g grant) (err error) {
+		if desc, err = m.store.Stat(dgst); err == nil {
+			access.Outcome = oci.OutcomeHit
+			return m.mayHave(ctx, g, dgst)
+		}
+		access.Outcome = oci.OutcomePass
+		if desc, err = m.statUpstream(g.with(ctx), g, dgst); err == nil && !g.admits() {
+			err = errUnproven
+		}
+		return err
+	})
 	if err != nil {
 		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
 		return oci.Descriptor{}, err
 	}
-	access.Outcome = oci.OutcomePass
 	return desc, nil
 }
 
-func (m *Mirror) statUpstream(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Descriptor, error) {
+// statUpstream asks the upstream for a blob, which is then vouched for if the
+// store holds it.
+func (m *Mirror) statUpstream(ctx context.Context, g grant, dgst digest.Digest) (oci.Descriptor, error) {
 	if m.offline {
 		return oci.Descriptor{}, errOffline
 	}
-	if err := m.failures.recall(name, dgst.String()); err != nil {
+	target := dgst.String() + g.key()
+	if err := m.failures.recall(g.name, target); err != nil {
 		return oci.Descriptor{}, err
 	}
-	desc, err := m.upstream.StatBlob(ctx, name, dgst)
+	desc, err := m.upstream.StatBlob(ctx, g.name, dgst)
 	if err == nil && desc.Size < 0 {
-		desc.Size, err = m.sizeOf(ctx, name, dgst, oci.Body{Size: -1})
+		desc.Size, err = m.sizeOf(ctx, g.name, dgst, oci.Body{Size: -1})
 	}
 	if err != nil {
-		m.failures.remember(name, dgst.String(), err)
+		m.failures.remember(g.name, target, err)
 		return oci.Descriptor{}, fmt.Errorf("stat blob %s: %w", dgst, err)
 	}
+	m.vouch(g.name, desc)
 	return desc, nil
 }
 

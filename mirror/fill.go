@@ -34,9 +34,10 @@ var errAbandoned = errors.New("fill abandoned by its followers")
 // upstream sends into the ingest; which bytes are fetched next is decided in
 // plan.go. Followers (follower.go) wait on changed and read what is held.
 type fill struct {
-	m    *Mirror
-	name oci.Name // the repository whose request started it
-	dgst digest.Digest
+	m     *Mirror
+	name  oci.Name // the repository whose request started it
+	grant grant    // on whose behalf the upstream is asked
+	dgst  digest.Digest
 
 	// opened is closed once size and ingest are known, or err is set; done
 	// when the fill is over and forgotten.
@@ -78,8 +79,8 @@ type fill struct {
 	launch func(*fetcher, oci.Body)
 }
 
-func newFill(m *Mirror, name oci.Name, dgst digest.Digest) *fill {
-	f := &fill{m: m, name: name, dgst: dgst, opened: make(chan struct{}), done: make(chan struct{})}
+func newFill(m *Mirror, g grant, dgst digest.Digest) *fill {
+	f := &fill{m: m, name: g.name, grant: g.lasting(), dgst: dgst, opened: make(chan struct{}), done: make(chan struct{})}
 	f.changed.L = &f.mu
 	return f
 }
@@ -88,7 +89,7 @@ func newFill(m *Mirror, name oci.Name, dgst digest.Digest) *fill {
 // fill failed or was abandoned, or when ctx is done; bytes that arrived and
 // were not found wrong stay on disk, to be resumed.
 func (f *fill) run(ctx context.Context, want oci.Span) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(f.grant.with(ctx))
 	f.cancel = cancel
 	defer cancel()
 	wake := context.AfterFunc(ctx, f.wake)
@@ -165,7 +166,7 @@ func (f *fill) verify(ctx context.Context) {
 		if !f.resumed {
 			// Not the upstream's fault for certain when part of the bytes had
 			// lain on this disk.
-			f.m.failures.remember(f.name, f.dgst.String(), err)
+			f.m.failures.remember(f.name, f.dgst.String()+f.grant.key(), err)
 		}
 		f.fail(fmt.Errorf("verify blob %s: %w", f.dgst, err))
 		return
@@ -182,7 +183,7 @@ func (f *fill) verify(ctx context.Context) {
 		f.m.log.WithError(err).WithField("digest", f.dgst).Warn("blob was served but could not be kept")
 		return
 	}
-	if err := f.m.store.Link(f.name, desc); err != nil {
+	if err := f.m.link(f.name, desc); err != nil {
 		f.m.log.WithError(err).WithField("digest", f.dgst).Warn("blob was kept but not noted in the index")
 	}
 }

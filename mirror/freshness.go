@@ -17,7 +17,7 @@ import (
 //	upstream says the same digest       what is held
 //	upstream says another digest        the new image manifest, fetched and kept
 //	upstream says 404                   404, and the tag is forgotten
-//	upstream says 401 or 403            that
+//	upstream says 401 or 403            that, or a challenge: access.go
 //	upstream says 429, 5xx or nothing   what is held if it was confirmed within
 //	                                    stale_if_error, else 503
 //
@@ -42,11 +42,10 @@ type checks struct {
 	silent map[string]int // registry → checks that outlasted the revalidate timeout
 }
 
-// join returns the check of ref under way, or the one that start makes.
-func (cs *checks) join(ref oci.Reference, start func(*check) bool) (c *check, started bool) {
+// join returns the check under way for key, or the one that start makes.
+func (cs *checks) join(key string, start func(*check) bool) (c *check, started bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	key := ref.String()
 	if c := cs.of[key]; c != nil {
 		return c, false
 	}
@@ -64,9 +63,9 @@ func (cs *checks) join(ref oci.Reference, start func(*check) bool) (c *check, st
 }
 
 // finish publishes a check's word.
-func (cs *checks) finish(ref oci.Reference, c *check) {
+func (cs *checks) finish(key string, c *check) {
 	cs.mu.Lock()
-	delete(cs.of, ref.String())
+	delete(cs.of, key)
 	cs.mu.Unlock()
 	close(c.done)
 }
@@ -96,24 +95,31 @@ func (m *Mirror) noteSilent(registry string, c *check) {
 }
 
 // byTag answers for a tag according to the table above.
-func (m *Mirror) byTag(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
+func (m *Mirror) byTag(ctx context.Context, ref oci.Reference, g grant, access *oci.Access) (oci.Manifest, error) {
 	tag, manifest, err := m.heldTag(ref)
 	if err != nil {
-		return m.unheld(ctx, ref, access)
+		return m.unheld(ctx, ref, g, access)
 	}
 	age := m.now().Sub(tag.Confirmed)
+	// What is held may go out although nobody confirms it.
+	servable := age < m.staleIfError && (!g.must || g.grace)
 	switch {
-	case m.offline:
+	case m.offline && (!g.must || g.grace):
 		return m.stale(ref, manifest, age, "offline", access), nil
-	case age < m.revalidateAfter:
+	case m.offline:
+		return oci.Manifest{}, errOffline
+	case age < m.revalidateAfter && !g.must:
 		access.Outcome = oci.OutcomeHit
 		return manifest, nil
+	case g.mute && servable:
+		return m.stale(ref, manifest, age, "shared", access), nil
+	case g.mute:
+		return oci.Manifest{}, errUnproven
 	}
-	c, _ := m.checks.join(ref, m.startCheck(ref, &manifest))
+	c, _ := m.check(ref, g, &manifest)
 	if access.Taken {
 		c.taken.Store(true)
 	}
-	servable := age < m.staleIfError
 	if servable && m.checks.isSilent(ref.Registry) {
 		return m.stale(ref, manifest, age, "timeout", access), nil
 	}
@@ -140,7 +146,7 @@ func (m *Mirror) byTag(ctx context.Context, ref oci.Reference, access *oci.Acces
 	case c.err == nil:
 		access.Outcome = oci.OutcomeFill
 		return c.manifest, nil
-	case servable && excusesStale(c.err):
+	case servable && (excusesStale(c.err) || g.shared && unlet(c.err)):
 		return m.stale(ref, manifest, age, oci.Reason(c.err), access), nil
 	default:
 		return oci.Manifest{}, c.err
@@ -170,27 +176,29 @@ func excusesStale(err error) bool {
 	return !isRefusal(err) && !errors.Is(err, oci.ErrManifestUnknown)
 }
 
-// startCheck returns what starts a check of ref as a task of the mirror's; held
-// is what the mirror has under a tag, if anything.
-func (m *Mirror) startCheck(ref oci.Reference, held *oci.Manifest) func(*check) bool {
-	return func(c *check) bool {
+// check joins the check of ref, or starts one as a task of the mirror's; held is
+// what the mirror has under a tag, if anything.
+func (m *Mirror) check(ref oci.Reference, g grant, held *oci.Manifest) (c *check, started bool) {
+	key := ref.String() + g.key()
+	return m.checks.join(key, func(c *check) bool {
 		return m.tasks.run(func(ctx context.Context) {
-			defer m.checks.finish(ref, c)
-			if c.err = m.failures.recall(ref.Name, ref.Target()); c.err != nil {
+			defer m.checks.finish(key, c)
+			target := ref.Target() + g.key()
+			if c.err = m.failures.recall(ref.Name, target); c.err != nil {
 				return
 			}
-			c.manifest, c.err = m.ask(ctx, ref, held, c)
+			c.manifest, c.err = m.ask(g.with(ctx), ref, g, held, c)
 			if c.err != nil {
-				m.failures.remember(ref.Name, ref.Target(), c.err)
+				m.failures.remember(ref.Name, target, c.err)
 			}
 		})
-	}
+	})
 }
 
 // ask asks the upstream about ref, fetches what is new and brings the store up
 // to date. Content goes first, the tag last: a crash between the two leaves
 // content nobody refers to, never a tag without content.
-func (m *Mirror) ask(ctx context.Context, ref oci.Reference, held *oci.Manifest, c *check) (oci.Manifest, error) {
+func (m *Mirror) ask(ctx context.Context, ref oci.Reference, g grant, held *oci.Manifest, c *check) (oci.Manifest, error) {
 	fetch := ref
 	if held != nil {
 		desc, err := m.upstream.Resolve(ctx, ref)
@@ -212,7 +220,7 @@ func (m *Mirror) ask(ctx context.Context, ref oci.Reference, held *oci.Manifest,
 		return oci.Manifest{}, m.forgetIfGone(ref, err)
 	}
 	if c.taken.Load() {
-		m.lookAhead(ref.Name, manifest)
+		m.lookAhead(g, manifest)
 	}
 	if m.keep(ctx, ref.Name, manifest) && ref.Tag != "" {
 		if err := m.store.SetTag(ref, store.Tag{Descriptor: manifest.Descriptor, Confirmed: m.now()}); err != nil {
@@ -234,7 +242,7 @@ func (m *Mirror) vouched(ctx context.Context, ref oci.Reference) (oci.Manifest, 
 		if err != nil {
 			return oci.Manifest{}, err
 		}
-		if desc.Digest == ref.Digest && m.store.Link(ref.Name, desc) == nil {
+		if desc.Digest == ref.Digest && m.link(ref.Name, desc) == nil {
 			if manifest, err := m.held(ref.Name, ref.Digest); err == nil {
 				return manifest, nil
 			}

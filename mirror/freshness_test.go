@@ -136,13 +136,15 @@ func TestUnknownTagIsAskedForOnce(t *testing.T) {
 	}
 }
 
-func TestRefusalIsPassedOn(t *testing.T) {
-	for status, want := range map[int]error{401: oci.ErrUnauthorized, 403: oci.ErrDenied} {
+func TestRefusalIsNotAnsweredFromDisk(t *testing.T) {
+	for _, status := range []int{401, 403} {
 		fx, image, _ := tagged(t, nil)
 		fx.mustPull(t, image, oci.OutcomeFill)
 		fx.up.Set(registry.Fault{Status: status})
-		if _, _, err := fx.pull(t, "v1"); !errors.Is(err, want) {
-			t.Errorf("%d: %v", status, err)
+		_, _, err := fx.pull(t, "v1")
+		refusal, ok := errors.AsType[*oci.Refusal](err)
+		if !ok || !errors.Is(err, oci.ErrUnauthorized) || len(refusal.Challenges) != 1 {
+			t.Errorf("%d: %v, want a challenge", status, err)
 		}
 	}
 }

@@ -26,33 +26,53 @@ func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest,
 	if ref.Digest != "" {
 		get = m.byDigest
 	}
-	manifest, err := get(ctx, ref, access)
+	var manifest oci.Manifest
+	err := m.admitted(ctx, ref.Name, access, func(g grant) (err error) {
+		if manifest, err = get(ctx, ref, g, access); err == nil && !g.admits() {
+			return errUnproven
+		}
+		if err == nil && access.Taken {
+			m.lookAhead(g, manifest)
+		}
+		return err
+	})
 	if err != nil {
 		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
 		return oci.Manifest{}, err
-	}
-	if access.Taken {
-		m.lookAhead(ref.Name, manifest)
 	}
 	return manifest, nil
 }
 
 // byDigest serves from disk what the repository is known to hold, and has the
 // upstream vouch for the rest.
-func (m *Mirror) byDigest(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
-	if manifest, err := m.held(ref.Name, ref.Digest); err == nil {
-		access.Outcome = oci.OutcomeHit
-		return manifest, nil
+func (m *Mirror) byDigest(ctx context.Context, ref oci.Reference, g grant, access *oci.Access) (oci.Manifest, error) {
+	manifest, err := m.held(ref.Name, ref.Digest)
+	if err != nil {
+		return m.unheld(ctx, ref, g, access)
 	}
-	return m.unheld(ctx, ref, access)
+	resolve := func(ctx context.Context) error {
+		_, err := m.upstream.Resolve(ctx, ref)
+		return err
+	}
+	if g.must {
+		if err := m.prove(ctx, g, resolve); err != nil {
+			return oci.Manifest{}, err
+		}
+	}
+	m.recheck(ref.Name, resolve)
+	access.Outcome = oci.OutcomeHit
+	return manifest, nil
 }
 
 // unheld answers for a reference of which nothing is held.
-func (m *Mirror) unheld(ctx context.Context, ref oci.Reference, access *oci.Access) (oci.Manifest, error) {
-	if m.offline {
+func (m *Mirror) unheld(ctx context.Context, ref oci.Reference, g grant, access *oci.Access) (oci.Manifest, error) {
+	switch {
+	case m.offline:
 		return oci.Manifest{}, errOffline
+	case g.mute:
+		return oci.Manifest{}, errUnproven
 	}
-	c, started := m.checks.join(ref, m.startCheck(ref, nil))
+	c, started := m.check(ref, g, nil)
 	if access.Taken {
 		c.taken.Store(true)
 	}
@@ -105,7 +125,7 @@ func (m *Mirror) keep(ctx context.Context, name oci.Name, manifest oci.Manifest)
 	m.noteSizes(name, manifest)
 	err := m.store.Put(ctx, manifest.Descriptor, manifest.Bytes)
 	if err == nil {
-		err = m.store.Link(name, manifest.Descriptor)
+		err = m.link(name, manifest.Descriptor)
 	}
 	if err != nil && !errors.Is(err, store.ErrNoSpace) {
 		m.log.WithError(err).WithFields(fields(name, manifest.Digest)).Warn("image manifest was served but could not be kept")

@@ -15,6 +15,10 @@ type metrics struct {
 	mismatches  prometheus.Counter
 	staleServed *prometheus.CounterVec
 	denied      *prometheus.CounterVec
+	// privateDenied counts by why: "challenge" (asked for credentials),
+	// "refused" (the upstream refused those that came), "unproven" (it could
+	// not be asked), "bypass".
+	privateDenied *prometheus.CounterVec
 }
 
 // newMetrics registers the mirror's metrics and those of the store behind it;
@@ -44,8 +48,11 @@ func newMetrics(reg prometheus.Registerer, label func(string) string, s *store.S
 			Name: "larder_policy_denied_total",
 			Help: "Requests that the image policy denies: refused in mode enforce, answered all the same in modes warn and audit.",
 		}, []string{"registry", "mode"}),
+		privateDenied: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_private_denied_total", Help: "Requests for private content that were not let in, by reason.",
+		}, []string{"registry", "reason"}),
 	}
-	reg.MustRegister(m.denied, m.fills, m.followers, m.mismatches, m.staleServed, storeMetrics{s})
+	reg.MustRegister(m.fills, m.followers, m.mismatches, m.staleServed, m.denied, m.privateDenied, storeMetrics{s})
 	return m
 }
 

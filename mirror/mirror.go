@@ -19,6 +19,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -35,7 +36,8 @@ import (
 // the kinds in package oci: Err…Unknown when the upstream says there is no such
 // thing, ErrUnauthorized and ErrDenied when it refuses, ErrTooManyRequests and
 // ErrUnavailable when it cannot be asked. ctx bounds the call, and the body that
-// comes of it.
+// comes of it; it carries an oci.Approach, whose Heard is told how the registry
+// let the question in: a repository nobody is told about is served to nobody.
 type Upstream interface {
 	// Resolve asks what ref is now (HEAD).
 	Resolve(ctx context.Context, ref oci.Reference) (oci.Descriptor, error)
@@ -70,6 +72,18 @@ type Config struct {
 	// FinishTimeout is how long a fill goes on after its last follower left.
 	// Ten minutes if zero.
 	FinishTimeout time.Duration
+	// PrivateImages says what becomes of requests for content that its upstream
+	// does not give to everybody: one of the Private… constants;
+	// PrivateChallenge if empty.
+	PrivateImages string
+	// ProofTTL is how long a caller whose credentials the upstream let in may
+	// have what the repository holds, before the upstream is asked again: ten
+	// minutes if zero. ProofGrace is how long that lasts while the upstream
+	// cannot be asked: 24 hours if zero, negative for never.
+	ProofTTL, ProofGrace time.Duration
+	// NodeAccess reports whether what the credentials configured for a
+	// repository fetch is for everybody whom the listener admits. Nil: always.
+	NodeAccess func(oci.Name) bool
 	// PrefetchWait is how long blobs that an image manifest lists are kept
 	// coming before a client that was given it asks for any; zero or less
 	// starts nothing before it is asked for.
@@ -99,6 +113,7 @@ type Mirror struct {
 	finishTimeout     time.Duration
 	prefetchWait      time.Duration
 
+	gate      *gate
 	ahead     ahead
 	fills     fills
 	checks    checks
@@ -139,6 +154,10 @@ func New(cfg Config) (*Mirror, error) {
 	}
 	m.failures = newFailures(m.now)
 	m.metrics = newMetrics(cfg.Registerer, cfg.Label, cfg.Store)
+	var err error
+	if m.gate, err = newGate(m, cfg); err != nil {
+		return nil, fmt.Errorf("new mirror: %w", err)
+	}
 	m.tasks.start()
 	return m, nil
 }

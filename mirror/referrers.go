@@ -36,29 +36,47 @@ type referrersAnswer struct {
 // served again; an older one only while the upstream cannot be asked.
 func (m *Mirror) Referrers(ctx context.Context, name oci.Name, dgst digest.Digest, artifactType string) (oci.Manifest, error) {
 	access := oci.AccessOf(ctx)
+	var list oci.Manifest
+	err := m.admitted(ctx, name, access, func(g grant) (err error) {
+		if list, err = m.referrersOf(ctx, g, dgst, artifactType, access); err == nil && !g.admits() {
+			return errUnproven
+		}
+		return err
+	})
+	if err != nil {
+		access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
+		return oci.Manifest{}, err
+	}
+	return list, nil
+}
+
+func (m *Mirror) referrersOf(ctx context.Context, g grant, dgst digest.Digest, artifactType string, access *oci.Access) (oci.Manifest, error) {
+	name := g.name
 	key := name.String() + "@" + dgst.String() + "?" + artifactType
 	kept, have := m.referrers.get(key)
 	age := m.now().Sub(kept.at)
-	if have && age < referrersFresh {
+	if have && age < referrersFresh && !g.must {
 		access.Outcome = oci.OutcomeHit
 		return kept.manifest, nil
 	}
 	err := error(errOffline)
-	if !m.offline {
+	if !m.offline && !g.mute {
 		var manifest oci.Manifest
-		if manifest, err = m.upstream.Referrers(ctx, name, dgst, artifactType); err == nil {
+		if manifest, err = m.upstream.Referrers(g.with(ctx), name, dgst, artifactType); err == nil {
 			access.Outcome = oci.OutcomePass
 			m.referrers.put(key, referrersAnswer{manifest: manifest, at: m.now()})
 			return manifest, nil
 		}
 	}
 	troubled := m.offline || errors.Is(err, oci.ErrUnavailable) || errors.Is(err, oci.ErrTooManyRequests)
-	if have && troubled && age < m.staleIfError {
+	if have && (troubled || g.shared) && age < m.staleIfError && (!g.must || g.grace) {
 		access.Outcome, access.Reason, access.Age = oci.OutcomeStale, oci.Reason(err), age
 		m.metrics.stale(name.Registry, oci.Reason(err))
 		return kept.manifest, nil
 	}
-	access.Outcome, access.Reason = oci.OutcomeMiss, oci.Reason(err)
+	if g.mute {
+		err = errUnproven
+	}
 	return oci.Manifest{}, err
 }
 
