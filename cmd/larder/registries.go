@@ -19,6 +19,7 @@ func upstreamRegistries(entries []config.Registry) (registries []upstream.Regist
 			Password:       string(e.Password),
 			PasswordFile:   e.PasswordFile,
 			TokenServer:    e.TokenServer,
+			Proof:          e.NeedsProof(),
 			Insecure:       e.Insecure,
 			CAFile:         e.CAFile,
 			ClientCertFile: e.ClientCertFile,

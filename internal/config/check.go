@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -33,7 +32,7 @@ func (c *checker) check(cfg *Config) {
 	c.central(&cfg.Central)
 	const section = "registry_proxies"
 	p := &cfg.RegistryProxies
-	c.oneOf(section+".private_images", p.PrivateImages, "bypass", "challenge", "shared")
+	c.private(section, p)
 	c.positive(section+".revalidate_timeout", p.RevalidateTimeout)
 	c.positive(section+".stall_timeout", p.StallTimeout)
 	c.positive(section+".finish_timeout", p.FinishTimeout)
@@ -66,19 +65,6 @@ func (c *checker) check(cfg *Config) {
 		}
 		seen[id] = i
 	}
-}
-
-// oneOf accepts the first of the known values, and says of the others that
-// only a later version serves them.
-func (c *checker) oneOf(key, got, served string, later ...string) {
-	if got == served || got == "" && c.at[key] == nil {
-		return
-	}
-	if slices.Contains(later, got) {
-		c.problemAt(key, fmt.Sprintf("%q is not available in this version", got), fmt.Sprintf("only %q is", served))
-		return
-	}
-	c.problemAt(key, fmt.Sprintf("unknown value %q", got), fmt.Sprintf("write %q", served))
 }
 
 // positive refuses a patience of nothing.

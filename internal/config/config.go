@@ -61,10 +61,15 @@ type RegistryProxies struct {
 	// nothing before it is asked for.
 	PrefetchWait Duration `yaml:"prefetch_wait"`
 
-	// PrivateImages is what a client is told when an upstream wants
-	// credentials that the mirror has not got. Only "bypass" is served so
-	// far: the refusal is passed on, and the client goes upstream itself.
+	// PrivateImages says what becomes of requests for content that its
+	// upstream does not give to everybody: "challenge", "bypass" or "shared".
 	PrivateImages string `yaml:"private_images"`
+	// ProofTTL is how long a caller whose credentials the upstream let in may
+	// have what the repository holds before the upstream is asked again.
+	ProofTTL Duration `yaml:"proof_ttl"`
+	// ProofGrace is how long that lasts while the upstream cannot be asked;
+	// zero lets nobody in then.
+	ProofGrace Duration `yaml:"proof_grace"`
 	// Allow says who may connect: "any", "local", or a comma list of
 	// addresses, CIDR prefixes and "local". The flag --allow goes before it.
 	Allow string `yaml:"allow"`

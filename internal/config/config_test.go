@@ -46,6 +46,8 @@ registry_proxies:
   finish_timeout: 2m
   prefetch_wait: 3s
   private_images: bypass
+  proof_ttl: 5m
+  proof_grace: 1h
   allow: local, 10.0.0.0/8, ::1
   cloud_credentials: false
   docker_config: config.json
@@ -95,6 +97,8 @@ registry_proxies:
 		FinishTimeout:     Duration(2 * time.Minute),
 		PrefetchWait:      Duration(3 * time.Second),
 		PrivateImages:     "bypass",
+		ProofTTL:          Duration(5 * time.Minute),
+		ProofGrace:        Duration(time.Hour),
 		Allow:             "local, 10.0.0.0/8, ::1",
 		DockerConfig:      filepath.Join(dir, "config.json"),
 		DefaultRegistry:   "quay.io",
@@ -165,8 +169,11 @@ func TestMistakes(t *testing.T) {
 		{"huge size", proxies("max_size: 9999999999TiB"), `:2:13: registry_proxies.max_size: parse size "9999999999TiB": too large`},
 		{"percentage", proxies("min_free: 120%"), `:2:13: registry_proxies.min_free: parse size "120%": more than 100 %`},
 		{"not a number", proxies("min_free: NaN%"), `:2:13: registry_proxies.min_free: parse size "NaN%"`},
-		{"private images", proxies("private_images: challenge"), `:2:19: registry_proxies.private_images: "challenge" is not available in this version; only "bypass" is`},
-		{"private images misspelt", proxies("private_images: x"), `:2:19: registry_proxies.private_images: unknown value "x"; write "bypass"`},
+		{"private images", proxies("private_images: x"), `:2:19: registry_proxies.private_images: unknown value "x"; write one of challenge, bypass, shared`},
+		{"private images empty", proxies(`private_images: ""`), `:2:19: registry_proxies.private_images: unknown value ""; write one of challenge, bypass, shared`},
+		{"proofs of no time", proxies("proof_ttl: 0s"), `:2:14: registry_proxies.proof_ttl: the time must be from 1s to 24h`},
+		{"proofs for ever", proxies("proof_ttl: 240h"), `:2:14: registry_proxies.proof_ttl: the time must be from 1s to 24h`},
+		{"grace for ever", proxies("proof_grace: 9999h"), `:2:16: registry_proxies.proof_grace: the time must be at most 720h; write "0s" to let nobody in while the upstream cannot be asked`},
 		{"pattern", proxies(`pin: ["a["]`), `:2:9: registry_proxies.pin[0]: bad pattern "a["`},
 		{"default registry", proxies("default_registry: https://docker.io"), ":2:21: registry_proxies.default_registry: a host's name is wanted, not a URL"},
 
@@ -197,7 +204,8 @@ func TestMistakes(t *testing.T) {
 		{"endpoint with credentials", one("endpoints: ['https://u:hunter2@a']"), ":4:19: registry_proxies.registries[0].endpoints[0]: a URL cannot carry credentials; use username and password_file"},
 		{"endpoint with query", one("endpoints: ['https://a?b']"), ":4:19: registry_proxies.registries[0].endpoints[0]: a URL of an endpoint has no query and no fragment"},
 		{"endpoint not a URL", one("endpoints: ['https://a:b:c']"), ":4:19: registry_proxies.registries[0].endpoints[0]: not a URL"},
-		{"access", one("access: caller"), `:4:15: registry_proxies.registries[0].access: "caller" is not available in this version; only "node" is`},
+		{"access", one("access: all"), `:4:15: registry_proxies.registries[0].access: unknown value "all"; write one of node, caller`},
+		{"access empty", one(`access: ""`), `:4:15: registry_proxies.registries[0].access: unknown value ""; write one of node, caller`},
 		{"aws without a region", one("aws: {role_arn: 'arn:aws:iam::123456789012:role/pull'}"), ":4:12: registry_proxies.registries[0].aws: the host's name does not say which region it is in; add region"},
 		{"aws role", one("aws: {region: eu-west-1, role_arn: pull}"), `:4:42: registry_proxies.registries[0].aws.role_arn: "pull" is not a role's ARN`},
 		{"two ways in", one("username: u", "password: p", "aws: {region: eu-west-1}"), ":6:12: registry_proxies.registries[0].aws: username and aws are both given; keep one of them"},

@@ -22,7 +22,9 @@ func Default() *Config {
 		FinishTimeout:     Duration(10 * time.Minute),
 		PrefetchWait:      Duration(5 * time.Second),
 
-		PrivateImages:    "bypass",
+		PrivateImages:    imagesChallenge,
+		ProofTTL:         Duration(10 * time.Minute),
+		ProofGrace:       Duration(24 * time.Hour),
 		Allow:            "any",
 		CloudCredentials: true,
 		DefaultRegistry:  "docker.io",

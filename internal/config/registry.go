@@ -43,8 +43,9 @@ type Registry struct {
 	ClientKeyFile  string `yaml:"client_key_file,omitempty"`
 	// Endpoints are URLs that are tried in order before the host itself.
 	Endpoints []string `yaml:"endpoints,omitempty"`
-	// Access says who may have what was fetched with these credentials. Only
-	// "node" is served so far: everybody the listener admits.
+	// Access says who may have what was fetched with these credentials:
+	// "node", everybody the listener admits, or "caller", those who prove that
+	// their own credentials are let in, too.
 	Access string `yaml:"access,omitempty"`
 }
 
@@ -70,7 +71,7 @@ func (c *checker) registry(key string, r *Registry) {
 			c.problemAt(key+".endpoints["+strconv.Itoa(i)+"]", text, fix)
 		}
 	}
-	c.oneOf(key+".access", r.Access, "node", "caller")
+	c.access(key, r)
 }
 
 // unusable reports whether host is a name that DNS knows and images cannot
