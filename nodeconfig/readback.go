@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	remote "github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	ctdlog "github.com/containerd/log"
+	"github.com/pelletier/go-toml/v2/unstable"
 	"github.com/sirupsen/logrus"
 )
 
@@ -19,23 +21,70 @@ import (
 // returns whom it asks for pulls of registry, in order. Since containerd reports
 // a hosts.toml it cannot read in its log only, what it would log is returned as
 // an error.
+//
+// Certificates are files of the node, by absolute paths or links perhaps. Where
+// the node's file system is seen elsewhere than at /, a failure is looked at
+// again without them.
 func (n *Node) readHosts(dir, registry string) ([]remote.RegistryHost, error) {
 	real, err := n.resolve(dir)
 	if err != nil {
 		return nil, err
 	}
+	hosts, err := configuredHosts(filepath.Join(n.Root, real), registry)
+	if err == nil || filepath.Clean(n.Root) == "/" {
+		return hosts, err
+	}
+	content, err := n.read(path.Join(real, "hosts.toml"))
+	if err != nil {
+		return nil, err
+	}
+	copied, err := os.MkdirTemp("", "larder-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(copied)
+	if err := os.WriteFile(filepath.Join(copied, "hosts.toml"), withoutCertificates(content), 0o600); err != nil {
+		return nil, err
+	}
+	return configuredHosts(copied, registry)
+}
+
+// configuredHosts is containerd's answer for a directory of this process's own
+// file system.
+func configuredHosts(dir, registry string) ([]remote.RegistryHost, error) {
 	complaint := &keepErrors{}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	log.AddHook(complaint)
 	ctx := ctdlog.WithLogger(context.Background(), logrus.NewEntry(log))
 	hosts, err := config.ConfigureHosts(ctx, config.HostOptions{
-		HostDir: func(string) (string, error) { return filepath.Join(n.Root, real), nil },
+		HostDir: func(string) (string, error) { return dir, nil },
 	})(registry)
 	if err == nil && complaint.text != "" {
-		err = fmt.Errorf("containerd ignores %s: %s", path.Join(dir, "hosts.toml"), complaint.text)
+		err = fmt.Errorf("containerd ignores it: %s", complaint.text)
 	}
 	return hosts, err
+}
+
+// withoutCertificates cuts the keys that name certificates out of a hosts.toml.
+func withoutCertificates(content []byte) []byte {
+	p := unstable.Parser{}
+	p.Reset(content)
+	var rest []byte
+	end := 0
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind != unstable.KeyValue {
+			continue
+		}
+		it := e.Key()
+		it.Next()
+		if key := string(it.Node().Data); (key == "ca" || key == "client") && it.IsLast() {
+			rest = append(rest, content[end:e.Raw.Offset]...)
+			end = int(e.Raw.Offset + e.Raw.Length)
+		}
+	}
+	return append(rest, content[end:]...)
 }
 
 // keepErrors remembers the first error that is logged.

@@ -66,7 +66,7 @@ type spots struct {
 	value, valueEnd int    // the value it has
 	header          int    // after the name of the table's own header
 	inline          int    // after the brace of the table written inline
-	sibling         int    // within an expression that names the table by dots
+	sibling         int    // in the last line of an expression that names the table by dots
 	dotted          string // how that expression names it
 }
 
@@ -124,7 +124,7 @@ func (s *spots) expression(e *unstable.Node, at, tables []string, key string) {
 		return
 	}
 	if len(at) < len(tables) && len(full) > len(tables) && slices.Equal(full[:len(tables)], tables) {
-		s.sibling = int(value.Raw.Offset)
+		s.sibling = int(e.Raw.Offset+e.Raw.Length) - 1
 		s.dotted = strings.Join(raw[:len(tables)-len(at)], ".")
 	}
 }
