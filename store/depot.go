@@ -23,8 +23,8 @@ type DepotConfig struct {
 	// Dir is the data directory; it is made when it does not exist, and has to
 	// be locked by the caller, see [LockDir].
 	Dir string
-	// MinFree is how many bytes of the file system drafts leave free.
-	MinFree int64
+	// MinFree is what drafts leave free of the file system.
+	MinFree Limit
 }
 
 // Depot keeps the content of a registry as files: drafts under names of the
@@ -37,7 +37,7 @@ type DepotConfig struct {
 //	  uploads/<id>            drafts
 type Depot struct {
 	dir     string
-	minFree int64
+	minFree Limit
 	files   files
 
 	mu   sync.Mutex // guards free and at
@@ -237,25 +237,26 @@ func (d *Depot) room(maxAge time.Duration) (int64, error) {
 	if maxAge > 0 && time.Since(d.at) < maxAge {
 		return d.free, nil
 	}
-	free, err := freeBytes(d.files, d.dir)
+	free, total, err := freeBytes(d.files, d.dir)
 	if err != nil {
 		return 0, fmt.Errorf("look for room: %w", err)
 	}
-	d.free, d.at = max(free-d.minFree, 0), time.Now()
+	d.free, d.at = max(free-d.minFree.of(total), 0), time.Now()
 	return d.free, nil
 }
 
-// freeBytes is how much of the file system under dir we may still use.
-func freeBytes(f files, dir string) (int64, error) {
+// freeBytes is how much of the file system under dir we may still use, and how
+// large it is.
+func freeBytes(f files, dir string) (free, total int64, err error) {
 	st, err := f.statfs(dir)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some machines
 	if unit == 0 {
 		unit = int64(st.Bsize) //nolint:unconvert // as above
 	}
-	return int64(min(st.Bavail, math.MaxInt64/uint64(unit))) * unit, nil
+	return int64(min(st.Bavail, math.MaxInt64/uint64(unit))) * unit, int64(min(st.Blocks, math.MaxInt64/uint64(unit))) * unit, nil
 }
 
 // writeback starts the kernel writing a part of a file, so that a sync at its

@@ -327,7 +327,7 @@ func (l *Ledger) usable(ctx context.Context) error {
 // guard refuses to write while the disk is nearly full: badger writes through
 // memory maps, and would be killed.
 func (l *Ledger) guard() error {
-	free, err := freeBytes(l.files, l.dir)
+	free, _, err := freeBytes(l.files, l.dir)
 	if err == nil && free < indexRoom {
 		return fmt.Errorf("%w: %d bytes are free, the ledger takes %d", ErrNoSpace, free, int64(indexRoom))
 	}

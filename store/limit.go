@@ -29,6 +29,9 @@ func Bytes(n int64) Limit { return Limit{bytes: n, set: true} }
 // Percent returns a Limit of p hundredths of the file system.
 func Percent(p float64) Limit { return Limit{percent: p, set: true} }
 
+// Bytes is the limit in bytes; 0 for one that is a part of the file system.
+func (l Limit) Bytes() int64 { return l.bytes }
+
 // IsZero reports whether l says nothing.
 func (l Limit) IsZero() bool { return !l.set }
 

@@ -29,6 +29,7 @@ type centralFlags struct {
 	tlsCert       string
 	tlsKey        string
 	access        accessFlags
+	registry      registryFlags
 	adminListen   string
 	drainTimeout  time.Duration
 	shutdownDelay time.Duration
@@ -40,8 +41,12 @@ func newCentral() *cobra.Command {
 	var f centralFlags
 	cmd := &cobra.Command{
 		Use:   "central",
-		Short: "Run the central services of a cluster: the admission webhook",
+		Short: "Run the central services of a cluster: registry and admission webhook",
 		Long: `Runs the services that a cluster has one of, as --serve names them:
+
+  registry  a registry to push to and pull from, with its content in --data-dir.
+            Who may do what is said in the configuration file (central), or by
+            --user and --password-file for a single user.
 
   webhook   a validating admission webhook that holds pods to the image policy
             (image_validation in the configuration file). It keeps no state, so
@@ -60,17 +65,19 @@ it serves --tls-cert and --tls-key, and reads them again when they change.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringSliceVar(&f.serve, "serve", []string{"webhook"}, "`SERVICES` to run, a comma list: webhook")
+	flags.StringSliceVar(&f.serve, "serve", []string{"registry"}, "`SERVICES` to run, a comma list: registry, webhook")
 	flags.StringVar(&f.config, "config", "", "configuration `FILE`; none means the defaults")
 	flags.StringVar(&f.webhookListen, "webhook-listen", "[::]:8443", "`ADDRESS` to serve the webhook on, host:port, with TLS")
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM `FILE` with the serving certificate and those it needs, leaf first")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `FILE` with the serving certificate's key")
+	f.registry.add(flags)
 	f.access.add(flags)
 	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /healthz, /readyz, /metrics and /debug/pprof; empty for none")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 25*time.Second, "how long requests in flight may take to finish at a stop")
-	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second, "how long the webhook still answers at a stop, until the cluster has heard of it; part of the drain")
+	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second, "how long services still answer at a stop, until the cluster has heard of it; part of the drain")
 	flags.StringVar(&f.logLevel, "log-level", "info", "`LEVEL`: error, warn, info or debug")
 	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT`: text or json")
+	cmd.AddCommand(newCentralGC(), newCentralBackup(), newCentralRestore())
 	return cmd
 }
 
@@ -103,7 +110,8 @@ type service struct {
 // openers are the services there are. One file has each: central_webhook.go.
 func openers() map[string]func(context.Context, *central) (service, error) {
 	return map[string]func(context.Context, *central) (service, error){
-		"webhook": openWebhook,
+		"registry": openRegistry,
+		"webhook":  openWebhook,
 	}
 }
 

@@ -27,7 +27,7 @@ func house() []floor {
 		{pkg: "internal/rungroup", not: []string{"net/http"}},
 		{pkg: "internal/admin"},
 		{pkg: "internal/ociserver", ours: []string{"internal/oci"}},
-		{pkg: "internal/config", ours: []string{"central/auth", "internal/oci", "internal/policy", "store"}, not: []string{"net/http"}},
+		{pkg: "internal/config", ours: []string{"central", "central/auth", "internal/oci", "internal/policy", "store"}, not: []string{"net/http"}},
 		{pkg: "store", ours: []string{"internal/oci"}, not: []string{"net/http"}},
 		{pkg: "store/storetest", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
 		{pkg: "mirror", ours: []string{"internal/oci", "internal/policy", "store"}, not: []string{"net/http"}},

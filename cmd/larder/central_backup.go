@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	registry "github.com/larder-registry/larder/central"
+	"github.com/larder-registry/larder/store"
+)
+
+func newCentralBackup() *cobra.Command {
+	var f adminFlags
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Back the registry up into one file",
+		Long: `Writes everything the registry holds into FILE, a tar archive, as it is at one
+moment: by the registry that runs on the data directory, while pushes and pulls
+go on, or by itself when none runs. Every digest is checked on the way. FILE
+appears when it is whole and on disk. Unfinished uploads, and the key that tokens
+are signed with, are not in it.
+
+Copying the data directory of a registry that does not run is a backup, too.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := writeWhole(args[0], func(w io.Writer) error { return backUp(cmd, f, w) })
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: backed up\n", args[0])
+			return err
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+// backUp has the running registry back up, or does it.
+func backUp(cmd *cobra.Command, f adminFlags, w io.Writer) error {
+	err := atRegistry(cmd.Context(), f.dataDir, http.MethodGet, "/backup", func(answer io.Reader) error {
+		_, err := io.Copy(w, answer)
+		return err
+	})
+	if !errors.Is(err, errNotRunning) {
+		return err
+	}
+	return withDepository(cmd, f, func(ctx context.Context, d *depository) error {
+		_, err := d.Backup(ctx, w)
+		return err
+	})
+}
+
+// writeWhole makes a file that is there only once it is whole and on disk.
+func writeWhole(name string, write func(io.Writer) error) (err error) {
+	partial := name + ".partial"
+	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return usageErrorf("%v", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(partial))
+		}
+	}()
+	buffered := bufio.NewWriterSize(f, 1<<20)
+	if err := write(buffered); err != nil {
+		return err
+	}
+	if err := errors.Join(buffered.Flush(), f.Sync()); err != nil {
+		return err
+	}
+	if err := os.Rename(partial, name); err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), syncDirectory(filepath.Dir(name)))
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func newCentralRestore() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Restore the registry from a backup, into a new data directory",
+		Long: `Makes a data directory from FILE, which larder central backup wrote. Every digest
+is checked, and everything that a tag, an image manifest or a repository refers
+to has to be there. The directory appears when all of that is done and on disk;
+one that is there already must be empty.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			done, err := restore(cmd, args[0], filepath.Clean(dataDir))
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: restored %d records and %d blobs of %d bytes\n", dataDir, done.Records, done.Blobs, done.Bytes)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dataDir, "data-dir", "./data", "`DIR` to make")
+	return cmd
+}
+
+// restore fills a directory beside the one that is wanted, and then gives it
+// that name.
+func restore(cmd *cobra.Command, file, dir string) (done registry.BackedUp, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return done, usageErrorf("%v", err)
+	}
+	defer f.Close()
+	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
+		return done, usageErrorf("--data-dir %s: it is not empty", dir)
+	}
+	log, err := newLogger(cmd.ErrOrStderr(), "warn", "text")
+	if err != nil {
+		return done, err
+	}
+	ctx, _, release := signals(cmd.Context())
+	defer release()
+	partial := dir + ".restoring"
+	if err := os.RemoveAll(partial); err != nil {
+		return done, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(partial))
+		}
+	}()
+	depot, err := store.OpenDepot(store.DepotConfig{Dir: partial, MinFree: store.Bytes(0)})
+	if err != nil {
+		return done, err
+	}
+	ledger, err := store.OpenLedger(filepath.Join(partial, "index"), log)
+	if err != nil {
+		return done, err
+	}
+	done, err = registry.Restore(ctx, bufio.NewReaderSize(f, 1<<20), registry.Config{Ledger: ledger, Content: depot, Drafts: depot, Log: log})
+	if err = errors.Join(err, ledger.Close()); err != nil {
+		return done, err
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return done, err
+	}
+	if err := os.Rename(partial, dir); err != nil {
+		return done, err
+	}
+	return done, syncDirectory(filepath.Dir(dir))
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+
+	registry "github.com/larder-registry/larder/central"
+	"github.com/larder-registry/larder/internal/admin"
+	"github.com/larder-registry/larder/internal/config"
+	"github.com/larder-registry/larder/internal/ociserver"
+	"github.com/larder-registry/larder/internal/rungroup"
+	"github.com/larder-registry/larder/store"
+)
+
+// registryFlags is what larder central is told on the command line about the
+// registry; the rest is in the configuration file.
+type registryFlags struct {
+	listen  []string
+	dataDir string
+}
+
+func (f *registryFlags) add(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.listen, "listen", []string{"[::]:5000"}, "`ADDRESS` to serve the registry on, host:port; may be repeated")
+	flags.StringVar(&f.dataDir, "data-dir", "./data", "`DIR` for the registry's content; made if missing")
+}
+
+// lockWait is how long a registry that starts waits for the one before it to
+// let go of the data directory.
+const lockWait = 30 * time.Second
+
+// depository is the registry's data directory, opened.
+type depository struct {
+	*registry.Central
+	ledger *store.Ledger
+	unlock func() error
+}
+
+// openDepository opens the data directory and the registry over it. It is this
+// process's alone until close.
+func openDepository(ctx context.Context, dir string, cfg config.Central, wait time.Duration, log *logrus.Entry, metrics prometheus.Registerer) (_ *depository, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	d := &depository{}
+	if d.unlock, err = store.LockDir(ctx, dir, wait); err != nil {
+		return nil, fmt.Errorf("open data directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	depot, err := store.OpenDepot(store.DepotConfig{Dir: dir, MinFree: cfg.MinFree.Limit})
+	if err != nil {
+		return nil, fmt.Errorf("open data directory: %w", err)
+	}
+	if d.ledger, err = store.OpenLedger(filepath.Join(dir, "index"), log); err != nil {
+		return nil, fmt.Errorf("open data directory: %w", err)
+	}
+	made := registry.Config{
+		Ledger: d.ledger, Content: depot, Drafts: depot,
+		Grace: time.Duration(cfg.GC.Grace), UploadAge: time.Duration(cfg.GC.UploadAge),
+		CollectEvery: orNever(cfg.GC.Every), SparseIndexes: cfg.SparseIndexes,
+		Log: log, Registerer: metrics,
+	}
+	for _, r := range cfg.ImmutableTags {
+		made.Immutable = append(made.Immutable, r.Rule())
+	}
+	for _, q := range cfg.Quotas {
+		made.Quotas = append(made.Quotas, q.Quota())
+	}
+	for _, r := range cfg.GC.Retention {
+		made.Retention = append(made.Retention, r.Rule())
+	}
+	d.Central, err = registry.New(ctx, made)
+	return d, err
+}
+
+// close lets go of the data directory.
+func (d *depository) close() error {
+	var err error
+	if d.ledger != nil {
+		err = d.ledger.Close()
+	}
+	return errors.Join(err, d.unlock())
+}
+
+// openRegistry opens everything the registry stands on, and listens.
+func openRegistry(ctx context.Context, c *central) (_ service, err error) {
+	f, cfg := c.flags.registry, c.cfg.Central
+	for _, addr := range f.listen {
+		if err := checkAddress("listen", addr); err != nil {
+			return service{}, err
+		}
+	}
+	if err := c.flags.access.check(); err != nil {
+		return service{}, err
+	}
+	var s service
+	var opened []func() error
+	s.close = func() {
+		for i := len(opened) - 1; i >= 0; i-- {
+			if err := opened[i](); err != nil {
+				c.log.WithError(err).Warn("not closed in order")
+			}
+		}
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	d, err := openDepository(ctx, f.dataDir, cfg, lockWait, c.log, c.metrics)
+	if err != nil {
+		return service{}, err
+	}
+	opened = append(opened, d.close)
+	access, err := c.openAccess(f.dataDir)
+	if err != nil {
+		return service{}, err
+	}
+	opened = append(opened, func() error { access.close(); return nil })
+	foreign, err := c.openForeign(ctx, &s, &opened)
+	if err != nil {
+		return service{}, err
+	}
+	handler, err := ociserver.NewOwn(ociserver.OwnConfig{
+		Reader: d, Lister: d, Uploader: d, Writer: d, Referrals: d,
+		Authorizer: access.Authority, Names: cfg.Hosts, Foreign: foreign,
+		Ready: c.running, Log: c.log, Registerer: c.metrics,
+	})
+	if err != nil {
+		return service{}, err
+	}
+	control, err := listenControl(f.dataDir)
+	if err != nil {
+		return service{}, err
+	}
+	opened = append(opened, control.Close)
+	for _, addr := range f.listen {
+		l, err := listen(ctx, addr)
+		if err != nil {
+			return service{}, err
+		}
+		opened = append(opened, l.Close)
+		s.servers = append(s.servers, registryServer(l, access.Handler(handler), access.tls, c.log))
+	}
+	s.checks = admin.Checks{{Name: "room for pushes", Ready: d.Degraded, Advisory: true}}
+	controls := server{control, &http.Server{Handler: controlHandler(d.Central), ReadHeaderTimeout: lockWait, ErrorLog: nil}}
+	s.tiers = append([][]rungroup.Service{
+		{{Name: "data directory", Stop: func(context.Context) error { return d.close() }}},
+		{
+			until("registry", func(ctx context.Context) error { d.Run(ctx); return nil }),
+			until("access", func(ctx context.Context) error { watch(ctx, []func(){access.reload}); access.close(); return nil }),
+			{Name: "control", Run: controls.run, Stop: controls.close},
+		},
+	}, s.tiers...)
+	c.log.WithFields(logrus.Fields{"data_dir": f.dataDir, "pull_through": cfg.PullThrough, "hosts": fmt.Sprint(cfg.Hosts)}).Info("registry opened")
+	return s, nil
+}
+
+// registryServer serves h, with TLS and then also HTTP/2 when there is any.
+func registryServer(l net.Listener, h http.Handler, secure *tls.Config, log *logrus.Entry) server {
+	s := ociserver.NewServer(h, log)
+	if secure != nil {
+		l = tls.NewListener(l, secure)
+		s.Protocols.SetHTTP2(true)
+	}
+	return server{l, s}
+}
+
+// openForeign opens the engine of larder mirror for other registries' content,
+// if it is asked for: in a directory of its own, so that what is pushed and what
+// is fetched never meet.
+func (c *central) openForeign(ctx context.Context, s *service, opened *[]func() error) (http.Handler, error) {
+	if !c.cfg.Central.PullThrough {
+		return nil, nil
+	}
+	dir := filepath.Join(c.flags.registry.dataDir, "proxied")
+	n, err := openNode(ctx, c.log, dir, c.cfg.RegistryProxies)
+	if err != nil {
+		return nil, err
+	}
+	*opened = append(*opened, func() error { n.close(); return nil })
+	clients, _, err := n.handlers(c.cfg, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := prometheus.WrapRegistererWithPrefix("proxied_", c.metrics).Register(n.metrics); err != nil {
+		return nil, fmt.Errorf("add metrics: %w", err)
+	}
+	s.tiers = append(s.tiers,
+		[]rungroup.Service{{Name: "proxied content", Stop: n.closeStore}},
+		[]rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}},
+		[]rungroup.Service{{Name: "mirror", Stop: n.closeMirror}},
+	)
+	return clients, nil
+}
+
+// controlSocket is where a running registry listens for larder central gc and
+// backup, in its data directory.
+const controlSocket = "control.sock"
+
+// socketPath gives a path to the socket that is short enough for the kernel,
+// however long the data directory's is. Call done once it was used.
+func socketPath(dir string) (path string, done func(), err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), controlSocket), func() { d.Close() }, nil
+}
+
+// listenControl makes the socket, for the owner of the data directory only.
+func listenControl(dir string) (net.Listener, error) {
+	path, done, err := socketPath(dir)
+	if err != nil {
+		return nil, fmt.Errorf("listen for control: %w", err)
+	}
+	defer done()
+	// The directory is locked, so whoever made one is gone.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listen for control: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for control: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // by a path that is no more
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen for control: %w", err)
+	}
+	return l, nil
+}
