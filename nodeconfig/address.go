@@ -149,11 +149,7 @@ func askIMDS(ctx context.Context, cfg AddressConfig) (netip.Addr, string, error)
 // is not asked without (IMDSv1), because whoever answers that way may be a proxy
 // or a trap. Proxies are bypassed, since the address means this machine.
 func askEndpoint(ctx context.Context, endpoint string, f Family) (netip.Addr, string, error) {
-	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext,
-		ResponseHeaderTimeout: 700 * time.Millisecond,
-		DisableKeepAlives:     true,
-	}
+	transport := imdsTransport()
 	defer transport.CloseIdleConnections()
 	client := imds.New(imds.Options{
 		Endpoint:       endpoint,
@@ -193,6 +189,17 @@ func askEndpoint(ctx context.Context, endpoint string, f Family) (netip.Addr, st
 		}
 	}
 	return netip.Addr{}, "", errors.Join(failures...)
+}
+
+// imdsTransport gives up on a service that is not there or, since answers to
+// containers are dropped at a hop limit of 1, is not heard.
+func imdsTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext,
+		ResponseHeaderTimeout: 700 * time.Millisecond,
+		DisableKeepAlives:     true,
+		Proxy:                 nil, // whatever the environment says
+	}
 }
 
 // askPath asks for one address.

@@ -29,7 +29,7 @@ type release struct {
 // parseRelease reads "1.7.27", "v2.1.5-k3s1", "2.2.4+bottlerocket" or
 // "1.6.20~ds1".
 func parseRelease(text string) (release, bool) {
-	m := regexp.MustCompile(`^v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?:[-+~.].*)?$`).FindStringSubmatch(text)
+	m := regexp.MustCompile(`^v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?:[-+~].*)?$`).FindStringSubmatch(text)
 	if m == nil {
 		return release{}, false
 	}
