@@ -33,6 +33,7 @@ func (fs *fills) forget(f *fill) {
 // oci.Reader for its errors.
 func (m *Mirror) Blob(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Blob, error) {
 	access := oci.AccessOf(ctx)
+	m.bypassed.wanted(dgst)
 	var blob oci.Blob
 	err := m.admitted(ctx, name, access, func(g grant) (err error) {
 		blob, err = m.blob(ctx, g, dgst, access)

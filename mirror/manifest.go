@@ -33,6 +33,7 @@ func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest,
 		}
 		if err == nil && access.Taken {
 			m.lookAhead(g, manifest)
+			m.bypassed.taken(ref.Name, manifest, m.now())
 		}
 		return err
 	})

@@ -23,7 +23,7 @@ type metrics struct {
 
 // newMetrics registers the mirror's metrics and those of the store behind it;
 // with a nil registerer they are counted for nobody.
-func newMetrics(reg prometheus.Registerer, label func(string) string, s *store.Store) *metrics {
+func newMetrics(reg prometheus.Registerer, label func(string) string, s *store.Store, bypassed func() map[string]int) *metrics {
 	if label == nil {
 		label = func(registry string) string { return registry }
 	}
@@ -52,7 +52,7 @@ func newMetrics(reg prometheus.Registerer, label func(string) string, s *store.S
 			Name: "larder_private_denied_total", Help: "Requests for private content that were not let in, by reason.",
 		}, []string{"registry", "reason"}),
 	}
-	reg.MustRegister(m.fills, m.followers, m.mismatches, m.staleServed, m.denied, m.privateDenied, storeMetrics{s})
+	reg.MustRegister(m.fills, m.followers, m.mismatches, m.staleServed, m.denied, m.privateDenied, storeMetrics{s}, bypassedMetrics{label, bypassed})
 	return m
 }
 
@@ -62,6 +62,28 @@ func (m *metrics) stale(registry, reason string) {
 
 func (m *metrics) policyDenied(registry, mode string) {
 	m.denied.WithLabelValues(m.label(registry), mode).Inc()
+}
+
+// bypassedMetrics counts images that were bypassed when somebody asks for it.
+type bypassedMetrics struct {
+	label func(string) string
+	count func() map[string]int
+}
+
+// Describe sends nothing: registries are named by clients.
+func (bypassedMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector. Registries that share a label are
+// added up.
+func (c bypassedMetrics) Collect(out chan<- prometheus.Metric) {
+	sums := map[string]int{}
+	for registry, n := range c.count() {
+		sums[c.label(registry)] += n
+	}
+	desc := prometheus.NewDesc("larder_bypassed", "Images whose manifest was taken in the last hour, and none of whose layers was asked for: a hint that they were fetched past the mirror.", []string{"registry"}, nil)
+	for registry, n := range sums {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), registry)
+	}
 }
 
 // storeMetrics reads the store's figures when somebody asks for them.

@@ -114,6 +114,7 @@ type Mirror struct {
 	prefetchWait      time.Duration
 
 	gate      *gate
+	bypassed  bypassed
 	ahead     ahead
 	fills     fills
 	checks    checks
@@ -153,7 +154,7 @@ func New(cfg Config) (*Mirror, error) {
 		m.now = time.Now
 	}
 	m.failures = newFailures(m.now)
-	m.metrics = newMetrics(cfg.Registerer, cfg.Label, cfg.Store)
+	m.metrics = newMetrics(cfg.Registerer, cfg.Label, cfg.Store, func() map[string]int { return m.bypassed.count(m.now()) })
 	var err error
 	if m.gate, err = newGate(m, cfg); err != nil {
 		return nil, fmt.Errorf("new mirror: %w", err)
