@@ -109,13 +109,22 @@ func parseRepositoryPattern(s string) ([]string, error) {
 // registry's own, or the path form of another's, "f/<registry>/…", which for a
 // pattern may also end with the registry.
 func isRepository(s string) bool {
-	if rest, ok := strings.CutPrefix(s, "f/"); ok {
-		registry, repository, _ := strings.Cut(rest, "/")
-		if _, err := oci.NewName(registry, cmp.Or(repository, "x")); err == nil {
-			return true
-		}
+	if isForeign(s) {
+		return true
 	}
 	_, err := oci.NewName("localhost", s)
+	return err == nil
+}
+
+// isForeign reports whether s is the path form of another registry's repository,
+// or of the registry.
+func isForeign(s string) bool {
+	rest, ok := strings.CutPrefix(s, "f/")
+	if !ok {
+		return false
+	}
+	registry, repository, _ := strings.Cut(rest, "/")
+	_, err := oci.NewName(registry, cmp.Or(repository, "x"))
 	return err == nil
 }
 
@@ -147,8 +156,11 @@ func (s *settings) allows(who Subject, action oci.Action, repository string) boo
 // entitled reports whether the subject may do action in the repository, as
 // rules stand now. It fails when the reviewer has to be asked and cannot be.
 func (a *Authority) entitled(ctx context.Context, s Subject, action oci.Action, repository string) (bool, error) {
-	if action == oci.ActionCatalog {
+	switch {
+	case action == oci.ActionCatalog:
 		return a.mayList(s), nil
+	case action != oci.ActionPull && isForeign(repository):
+		return false, nil // not by any rule: it is another registry's
 	}
 	if a.settings.Load().allows(s, action, repository) {
 		return true, nil

@@ -92,6 +92,11 @@ func ParseOwn(method, escapedPath string, query url.Values) (Own, error) {
 		if err := checkRepository(name); err != nil {
 			return r, err
 		}
+		if len(repository) > 2 && repository[0] == "f" && looksLikeRegistry(repository[1]) {
+			// Foreign looks at the path as it came, and this one has an
+			// escape in it: nothing is pushed under another's name.
+			return r, Errorf(ErrNameInvalid, "%s is how another registry's content is named", quote(name))
+		}
 		r.Name.Repository = name
 	}
 	if err := r.parseOwnTarget(method, target); err != nil {

@@ -189,11 +189,6 @@ func (o *own) authorize(ctx context.Context, x *ownExchange, want oci.Want) erro
 		// Whatever it is, nobody is let in; its text stays in the log.
 		return &refused{oci.ErrUnavailable, err}
 	}
-	if refusal.Cause.Code == oci.CodeUnauthorized {
-		for _, challenge := range refusal.Challenges {
-			x.w.Header().Add("WWW-Authenticate", challenge)
-		}
-	}
 	if wait := refusal.Cause.RetryAfter; wait > 0 {
 		x.w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	}
