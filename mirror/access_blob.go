@@ -16,6 +16,7 @@ const maxVouchers = 8192
 // holds under the name of the repository granted. The upstream is asked where
 // nothing else tells.
 func (m *Mirror) mayHave(ctx context.Context, g grant, dgst digest.Digest) error {
+	m.awaitLink(ctx, g.name, dgst)
 	if m.readable(g.name, dgst) {
 		m.recheck(g.name, func(ctx context.Context) error {
 			_, err := m.upstream.StatBlob(ctx, g.name, dgst)
@@ -41,6 +42,21 @@ func (m *Mirror) mayHave(ctx context.Context, g grant, dgst digest.Digest) error
 	// of this blob.
 	_, err := m.statUpstream(g.lasting().with(ctx), g, dgst)
 	return err
+}
+
+// awaitLink waits for a fill that has just committed a blob to note that its
+// repository holds it, so that the upstream is not asked about that again.
+func (m *Mirror) awaitLink(ctx context.Context, name oci.Name, dgst digest.Digest) {
+	m.fills.mu.Lock()
+	f := m.fills.of[dgst]
+	m.fills.mu.Unlock()
+	if f == nil || f.name != name {
+		return
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+	}
 }
 
 // mayFetch reports, as an error, whether a blob may be brought in for the

@@ -18,6 +18,9 @@ const (
 	maxResumes = 64
 	// resumePause is waited before the second barren try, and doubles.
 	resumePause = 250 * time.Millisecond
+	// maxThrottle is how long an upstream may ask to be left alone in the
+	// middle of a blob before its followers are cut instead.
+	maxThrottle = 10 * time.Second
 )
 
 // errRangeIgnored: the upstream sent the blob from its start to a request for a
@@ -39,8 +42,10 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 			return
 		}
 		var err error
+		refused := false
 		if body.ReadCloser == nil {
 			body, err = f.request(ctx, claim)
+			refused = err != nil
 		}
 		if err == nil {
 			var n int
@@ -48,6 +53,7 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 			if n > 0 {
 				barren = 0
 				f.keep(ft, (*buf)[:n])
+				f.m.streams.note(f.name.Registry, int64(n))
 			}
 			if err == nil {
 				continue
@@ -64,6 +70,10 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 		closeBody(body)
 		body = oci.Body{}
 		if errors.Is(err, errRangeIgnored) && f.giveBack(ft) {
+			return
+		}
+		if refused && ft.extra {
+			f.m.streams.refused(f.name.Registry)
 			return
 		}
 		if barren++; !f.mayResume(ctx, err, barren) {
@@ -168,23 +178,29 @@ func (f *fill) keep(ft *fetcher, p []byte) {
 }
 
 // mayResume decides whether a broken stream is asked for again, after a pause.
-// An upstream that says no, or asks to be left alone, is not asked again.
+// An upstream that says no is not asked again. One that asks to be left alone for
+// a moment is: a client cut now would be told the same there.
 func (f *fill) mayResume(ctx context.Context, err error, barren int) bool {
+	throttled := errors.Is(err, oci.ErrTooManyRequests)
 	f.mu.Lock()
 	f.resumes++
-	tooMany := barren >= maxBarren || f.resumes >= maxResumes
+	tooMany := barren >= maxBarren && !throttled || barren >= 3*maxBarren || f.resumes >= maxResumes
 	f.mu.Unlock()
 	if ctx.Err() != nil {
 		return false
 	}
+	wait := oci.RetryAfter(err)
 	final := errors.Is(err, oci.ErrBlobUnknown) || errors.Is(err, oci.ErrUnauthorized) ||
-		errors.Is(err, oci.ErrDenied) || errors.Is(err, oci.ErrTooManyRequests) || errors.Is(err, oci.ErrRangeInvalid)
+		errors.Is(err, oci.ErrDenied) || errors.Is(err, oci.ErrRangeInvalid) || throttled && (wait <= 0 || wait > maxThrottle)
 	if final || tooMany {
 		f.fail(fmt.Errorf("fetch blob %s: %w", f.dgst, err))
 		return false
 	}
 	if barren > 1 {
-		pause := time.NewTimer(resumePause << (barren - 2))
+		wait = max(wait, resumePause<<(barren-2))
+	}
+	if barren > 1 || throttled {
+		pause := time.NewTimer(wait)
 		defer pause.Stop()
 		select {
 		case <-pause.C:
@@ -197,6 +213,9 @@ func (f *fill) mayResume(ctx context.Context, err error, barren int) bool {
 
 // retire takes ft out of the fill and lets plan decide what comes next.
 func (f *fill) retire(ft *fetcher) {
+	if ft.extra {
+		f.m.streams.release(f.name.Registry)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fetchers = slices.DeleteFunc(f.fetchers, func(o *fetcher) bool { return o == ft })

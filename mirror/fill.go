@@ -54,6 +54,7 @@ type fill struct {
 	mu       sync.Mutex
 	changed  sync.Cond // on mu; told at every change below
 	held     spans
+	hashed   int64 // the first bytes, which have been hashed
 	unsaved  int64 // bytes that arrived since the state was saved
 	verified bool
 	ended    bool // run is over: nothing more will arrive
@@ -136,6 +137,7 @@ func (f *fill) hash(ctx context.Context) {
 func (f *fill) awaitHashable(ctx context.Context, hashed int64) (to int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.hashed = hashed
 	for {
 		if f.err != nil || f.spill != nil || ctx.Err() != nil {
 			return 0, false
@@ -254,7 +256,7 @@ func (f *fill) settle(ctx context.Context, failed, spilled error, held spans) {
 // then fetches more than it had to.
 func (f *fill) saveState(now bool) {
 	f.mu.Lock()
-	due := f.unsaved >= saveEvery || (now && f.unsaved > 0)
+	due := f.unsaved >= max(saveEvery, f.size/64) || (now && f.unsaved > 0)
 	held := slices.Clone(f.held)
 	if due {
 		f.unsaved = 0

@@ -57,6 +57,7 @@ func (f *fill) join(wantsAll bool) (ok, asked bool) {
 	}
 	lead := f.lead
 	f.lead = nil
+	f.plan()
 	f.changed.Broadcast()
 	f.m.ahead.asked()
 	// Ends at once; the locks held here come after the lead's.

@@ -84,6 +84,9 @@ type Config struct {
 	// NodeAccess reports whether what the credentials configured for a
 	// repository fetch is for everybody whom the listener admits. Nil: always.
 	NodeAccess func(oci.Name) bool
+	// BlobStreams is how many streams bring in one large blob at most; 8 if
+	// zero, 1 for never more than one.
+	BlobStreams int
 	// PrefetchWait is how long blobs that an image manifest lists are kept
 	// coming before a client that was given it asks for any; zero or less
 	// starts nothing before it is asked for.
@@ -112,10 +115,12 @@ type Mirror struct {
 	staleIfError      time.Duration
 	finishTimeout     time.Duration
 	prefetchWait      time.Duration
+	blobStreams       int
 
 	gate      *gate
 	bypassed  bypassed
 	ahead     ahead
+	streams   streams
 	fills     fills
 	checks    checks
 	referrers referrers
@@ -144,6 +149,7 @@ func New(cfg Config) (*Mirror, error) {
 		staleIfError:      orElse(cfg.StaleIfError, 7*24*time.Hour),
 		finishTimeout:     orElse(cfg.FinishTimeout, 10*time.Minute),
 		prefetchWait:      cfg.PrefetchWait,
+		blobStreams:       cfg.BlobStreams,
 	}
 	if m.log == nil {
 		quiet := logrus.New()
@@ -153,6 +159,10 @@ func New(cfg Config) (*Mirror, error) {
 	if m.now == nil {
 		m.now = time.Now
 	}
+	if m.blobStreams == 0 {
+		m.blobStreams = 8
+	}
+	m.streams.now = time.Now
 	m.failures = newFailures(m.now)
 	m.metrics = newMetrics(cfg.Registerer, cfg.Label, cfg.Store, func() map[string]int { return m.bypassed.count(m.now()) })
 	var err error

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/larder-registry/larder/internal/oci"
@@ -17,6 +18,9 @@ func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
 		if want = f.gapFor(want.Start); want.Len() == 0 {
 			return oci.Body{}, nil
 		}
+		if f.mayAskParts(had) {
+			want.End = min(want.End, want.Start+segmentOf(want.Len(), f.m.blobStreams))
+		}
 		return f.request(ctx, want)
 	}
 	if size >= 0 && f.m.store.Degraded() != nil {
@@ -29,12 +33,11 @@ func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
 	if size >= 0 && f.ingest == nil {
 		reserving.Go(func() { f.unkept = f.reserve(ctx, size) })
 	}
-	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, want)
+	body, err := f.ask(ctx, want, size)
 	reserving.Wait()
 	if err != nil {
 		return oci.Body{}, err
 	}
-	f.noRange = ignoresRange(body, want)
 	switch {
 	case size < 0:
 		if size, err = f.m.sizeOf(ctx, f.name, f.dgst, body); err == nil {
@@ -48,6 +51,33 @@ func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
 	}
 	closeBody(body)
 	return oci.Body{}, err
+}
+
+// ask asks the upstream for the wanted bytes; for the first part of a large blob
+// that is wanted whole, since other streams bring the rest. An upstream that
+// knows no Range sends it all.
+func (f *fill) ask(ctx context.Context, want oci.Span, size int64) (oci.Body, error) {
+	part := want
+	if want.Start == 0 && want.End < 0 && f.mayAskParts(size) {
+		part.End = segmentOf(size, f.m.blobStreams)
+	}
+	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, part)
+	if part != want && errors.Is(err, oci.ErrRangeInvalid) {
+		f.m.streams.noteRangeless(f.name.Registry)
+		f.noRange = true
+		return f.m.upstream.Blob(ctx, f.name, f.dgst, want)
+	}
+	if err == nil && ignoresRange(body, part) {
+		f.m.streams.noteRangeless(f.name.Registry)
+		f.noRange = true
+	}
+	return body, err
+}
+
+// mayAskParts reports whether a blob of that size, which is -1 if unknown, is
+// asked for in segments.
+func (f *fill) mayAskParts(size int64) bool {
+	return size >= worthSplitting && f.m.blobStreams > 1 && !f.m.streams.rangeless(f.name.Registry)
 }
 
 // reserve makes a place for size bytes, or says why there is none.

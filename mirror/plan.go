@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"slices"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -15,8 +16,11 @@ const (
 	// reach is how far ahead of a stream a follower waits for it rather than
 	// having the bytes fetched by a request of their own, in bytes.
 	reach = 2 << 20
-	// maxFetchers bounds the streams of one fill.
-	maxFetchers = 4
+	// maxUrgent bounds a fill's streams for followers far from any other.
+	maxUrgent = 4
+	// maxHashLag is how far streams may run ahead of the hash before there is
+	// only one of them again, in bytes.
+	maxHashLag = 256 << 20
 )
 
 // A fetcher claims the missing bytes from pos up to end. Claims never overlap
@@ -24,6 +28,10 @@ const (
 // fill's mu; end may shrink while the fetcher runs.
 type fetcher struct {
 	pos, end int64
+	// extra streams are counted against what their upstream may be asked, and
+	// go without a fuss when it refuses them. urgent ones bring what a follower
+	// waits for far from the others.
+	extra, urgent bool
 }
 
 // start begins fetching with the body the fill was opened with. ctx bounds
@@ -58,22 +66,61 @@ func (f *fill) plan() {
 	}
 	if f.noRange {
 		if len(f.fetchers) == 0 && (f.whole || len(f.demands) > 0) {
-			f.fetchGap(0, f.size)
+			f.fetchGap(&fetcher{end: f.size})
 		}
 		return
 	}
+	urgent := 0
+	for _, ft := range f.fetchers {
+		if ft.urgent {
+			urgent++
+		}
+	}
 	for _, d := range f.demands {
-		if len(f.fetchers) >= maxFetchers {
-			return
-		}
-		if f.held.run(d.off) == d.off && !f.expected(d.off) {
-			f.fetchGap(d.off, d.off+d.nextSegment())
+		if urgent < maxUrgent && f.held.run(d.off) == d.off && !f.expected(d.off) {
+			f.fetchGap(&fetcher{pos: d.off, end: d.off + d.nextSegment(), urgent: true})
+			urgent++
 		}
 	}
-	// One stream in order is enough for the rest; those for demands end soon.
-	if f.whole && len(f.fetchers) == 0 {
-		f.fetchGap(0, f.size)
+	for f.whole && f.planRest() { //nolint:revive // all the work is in asking
 	}
+}
+
+// planRest starts one more stream for the rest of the blob in order, and
+// reports whether there may be another. The caller holds mu.
+func (f *fill) planRest() bool {
+	from, left := f.unclaimed()
+	if left == 0 {
+		return false
+	}
+	ft := &fetcher{pos: from, end: f.size, extra: len(f.fetchers) > 0}
+	if ft.extra {
+		// A blob that is not split is one stream's; those for demands end soon.
+		if !f.splits() || f.followers == 0 || len(f.fetchers) >= f.m.blobStreams ||
+			from-f.hashed > maxHashLag || !f.m.streams.acquire(f.name.Registry) {
+			return false
+		}
+	}
+	if f.splits() {
+		ft.end = from + segmentOf(left, f.m.blobStreams)
+	}
+	f.fetchGap(ft)
+	return true
+}
+
+// splits reports whether the blob is fetched in segments. The caller holds mu.
+func (f *fill) splits() bool {
+	return f.size >= worthSplitting && f.m.blobStreams > 1 && !f.noRange && f.lead == nil
+}
+
+// unclaimed returns where the first bytes are that are neither held nor
+// claimed, and how many there are of them in all. The caller holds mu.
+func (f *fill) unclaimed() (from, left int64) {
+	all := slices.Clone(f.held)
+	for _, ft := range f.fetchers {
+		all = all.add(oci.Span{Start: ft.pos, End: ft.end})
+	}
+	return all.run(0), f.size - all.total()
 }
 
 // expected reports whether a stream is about to bring the byte at off.
@@ -86,25 +133,24 @@ func (f *fill) expected(off int64) bool {
 	return false
 }
 
-// fetchGap starts a fetcher for the first missing and unclaimed bytes at or
-// after from, up to limit. A stream whose claim reaches over from is cut short:
-// it will end there.
-func (f *fill) fetchGap(from, limit int64) {
-	from = f.held.run(from)
-	if from >= f.size {
+// fetchGap starts ft for the first missing and unclaimed bytes of its claim. A
+// stream whose claim reaches over its start is cut short: it will end there.
+func (f *fill) fetchGap(ft *fetcher) {
+	ft.pos = f.held.run(ft.pos)
+	if ft.pos >= f.size {
 		return
 	}
-	end := f.held.next(from, min(limit, f.size))
-	for _, ft := range f.fetchers {
+	ft.end = f.held.next(ft.pos, min(ft.end, f.size))
+	for _, o := range f.fetchers {
 		switch {
-		case ft.pos <= from && from < ft.end:
-			end = min(end, ft.end)
-			ft.end = from
-		case ft.pos > from:
-			end = min(end, ft.pos)
+		case o.pos <= ft.pos && ft.pos < o.end:
+			ft.end = min(ft.end, o.end)
+			o.end = ft.pos
+		case o.pos > ft.pos:
+			ft.end = min(ft.end, o.pos)
 		}
 	}
-	f.launch(&fetcher{pos: from, end: end}, oci.Body{})
+	f.launch(ft, oci.Body{})
 }
 
 // curb lets the streams of a fill nobody follows end within a segment. The

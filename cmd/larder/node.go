@@ -78,6 +78,7 @@ func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config
 		RevalidateTimeout: time.Duration(cfg.RevalidateTimeout),
 		StaleIfError:      orNever(cfg.StaleIfError),
 		FinishTimeout:     time.Duration(cfg.FinishTimeout),
+		BlobStreams:       cfg.BlobStreams,
 		PrefetchWait:      time.Duration(cfg.PrefetchWait),
 		PrivateImages:     cfg.PrivateImages,
 		ProofTTL:          time.Duration(cfg.ProofTTL),

@@ -36,6 +36,9 @@ func (c *checker) check(cfg *Config) {
 	c.positive(section+".revalidate_timeout", p.RevalidateTimeout)
 	c.positive(section+".stall_timeout", p.StallTimeout)
 	c.positive(section+".finish_timeout", p.FinishTimeout)
+	if p.BlobStreams < 1 || p.BlobStreams > 16 {
+		c.problemAt(section+".blob_streams", fmt.Sprintf("%d is out of range", p.BlobStreams), "write a number from 1 to 16")
+	}
 	if err := checkAllow(p.Allow); err != nil {
 		c.problemAt(section+".allow", err.Error(), "write any, local, or addresses and prefixes such as 10.0.0.0/8")
 	}

@@ -56,6 +56,8 @@ type RegistryProxies struct {
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// FinishTimeout is how long a fill goes on once nobody follows it.
 	FinishTimeout Duration `yaml:"finish_timeout"`
+	// BlobStreams is how many connections bring in one large blob at most.
+	BlobStreams int `yaml:"blob_streams"`
 	// PrefetchWait is how long the start of blobs that an image manifest
 	// lists is held ready for the client that was given it; zero fetches
 	// nothing before it is asked for.

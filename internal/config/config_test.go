@@ -44,6 +44,7 @@ registry_proxies:
   stale_if_error: 24h
   stall_timeout: 3s
   finish_timeout: 2m
+  blob_streams: 4
   prefetch_wait: 3s
   private_images: bypass
   proof_ttl: 5m
@@ -95,6 +96,7 @@ registry_proxies:
 		StaleIfError:      Duration(24 * time.Hour),
 		StallTimeout:      Duration(3 * time.Second),
 		FinishTimeout:     Duration(2 * time.Minute),
+		BlobStreams:       4,
 		PrefetchWait:      Duration(3 * time.Second),
 		PrivateImages:     "bypass",
 		ProofTTL:          Duration(5 * time.Minute),

@@ -59,6 +59,13 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 			}
 			return n.Decode(v.Addr().Interface())
 		})
+	case reflect.Int:
+		d.scalar(n, key, func(s string) error {
+			if n.ShortTag() != "!!int" {
+				return fmt.Errorf("%q is not a whole number", s)
+			}
+			return n.Decode(v.Addr().Interface())
+		})
 	case reflect.String:
 		d.scalar(n, key, func(s string) error { v.SetString(s); return nil })
 	default:

@@ -20,6 +20,7 @@ func Default() *Config {
 		StaleIfError:      Duration(7 * 24 * time.Hour),
 		StallTimeout:      Duration(15 * time.Second),
 		FinishTimeout:     Duration(10 * time.Minute),
+		BlobStreams:       8,
 		PrefetchWait:      Duration(5 * time.Second),
 
 		PrivateImages:    imagesChallenge,

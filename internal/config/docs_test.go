@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -37,6 +38,7 @@ func TestTheReferenceNamesEveryKey(t *testing.T) {
 		"min_free": p.MinFree.String(), "lock_wait": p.LockWait.String(), "revalidate_after": p.RevalidateAfter.String(),
 		"revalidate_timeout": p.RevalidateTimeout.String(), "stale_if_error": p.StaleIfError.String(),
 		"stall_timeout": p.StallTimeout.String(), "finish_timeout": p.FinishTimeout.String(),
+		"blob_streams":  strconv.Itoa(p.BlobStreams),
 		"prefetch_wait": p.PrefetchWait.String(), "proof_ttl": p.ProofTTL.String(), "proof_grace": p.ProofGrace.String(),
 		"private_images": p.PrivateImages, "default_registry": p.DefaultRegistry,
 	} {

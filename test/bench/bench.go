@@ -62,6 +62,7 @@ type measurement struct {
 func measurements() []measurement {
 	return []measurement{
 		{"cold", (*bench).cold},
+		{"capped", (*bench).capped},
 		{"many", (*bench).many},
 		{"memory", (*bench).memory},
 		{"hot", (*bench).hot},

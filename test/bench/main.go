@@ -63,7 +63,7 @@ func dispatch(ctx context.Context, args []string) error {
 	flags.IntVar(&opts.reps, "reps", 5, "repetitions of every measurement")
 	flags.BoolVar(&opts.strict, "strict", false, "fail when a bar is missed")
 	flags.StringVar(&opts.out, "o", "", "file to write the table to; in a Markdown file with a line '<!-- bench -->', what follows the line up to '<!-- /bench -->' is replaced")
-	flags.StringVar(&opts.only, "only", "", "run only the measurements of this name: cold, many, memory, hot, range, outage; separated by commas")
+	flags.StringVar(&opts.only, "only", "", "run only the measurements of this name: cold, capped, many, memory, hot, range, outage; separated by commas")
 	flags.BoolVar(&opts.keep, "keep", false, "keep the temporary directory")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
