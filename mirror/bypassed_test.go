@@ -111,7 +111,7 @@ func TestBypassedStaysSmall(t *testing.T) {
 			Bytes:      []byte(text),
 		}
 	}
-	for i := range 3 * maxBypassed {
+	for i := range maxBypassed + 100 {
 		b.taken(oci.Name{Registry: "docker.io", Repository: "a"}, manifest(i), now)
 	}
 	if len(b.images) != maxBypassed || len(b.layers) != 2*maxBypassed {
@@ -125,7 +125,7 @@ func TestBypassedStaysSmall(t *testing.T) {
 	if len(b.images) != 1 || len(b.layers) != 2 {
 		t.Errorf("%d images and %d layers are left", len(b.images), len(b.layers))
 	}
-	for i := range 2 * maxAskedFor {
+	for i := range maxAskedFor + 100 {
 		b.wanted(digest.NewDigestFromEncoded("sha256", fmt.Sprintf("%064x", i)))
 	}
 	if len(b.asked) > maxAskedFor {
