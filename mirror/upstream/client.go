@@ -170,8 +170,8 @@ type Client struct {
 	known    *knownWays
 }
 
-// New makes a Client. It reads the certificate files the entries name, and
-// fails on one it cannot read and on an entry that makes no sense; it contacts
+// New makes a Client. It reads DockerConfig and the certificate files the entries
+// name, and fails on one it cannot read and on an entry that makes no sense; it contacts
 // nobody. Close it when done.
 func New(cfg Config) (*Client, error) {
 	c := &Client{
@@ -198,7 +198,10 @@ func New(cfg Config) (*Client, error) {
 		c.log = logrus.NewEntry(logger)
 	}
 	c.env = cfg.Env
-	c.found = c.newFound(cfg)
+	var err error
+	if c.found, err = c.newFound(cfg); err != nil {
+		return nil, err
+	}
 	c.tokens = newTokens(c.timeouts.Token, c.now)
 	c.breakers = newBreakers(c.now, c.metrics, c.log)
 	c.limits = newLimits(c.now)
@@ -206,11 +209,9 @@ func New(cfg Config) (*Client, error) {
 	c.known = newKnownWays(c.now)
 
 	net := network{timeouts: c.timeouts, resolver: cfg.Resolver, proxy: cfg.Proxy, metrics: c.metrics}
-	anyone, err := net.exchange(Registry{}, &guard{})
-	if err != nil {
+	if c.anyone, err = net.exchange(Registry{}, &guard{}); err != nil {
 		return nil, err
 	}
-	c.anyone = anyone
 	if err := c.configure(net, cfg.Registries); err != nil {
 		return nil, fmt.Errorf("configure upstreams: %w", err)
 	}

@@ -43,12 +43,15 @@ type ecrKey struct {
 	role string
 }
 
-func (c *Client) newFound(cfg Config) *found {
+func (c *Client) newFound(cfg Config) (*found, error) {
 	f := &found{hosts: newLRU[string, *credential](maxFound), ecr: newLRU[ecrKey, *credential](maxFound), metadata: metadataClient(cfg.Resolver), aws: &awsChain{now: c.now, log: c.log}}
 	if cfg.DockerConfig != "" {
 		f.docker = &dockerFile{path: cfg.DockerConfig, now: c.now}
+		if _, err := f.docker.load(); err != nil {
+			return nil, err
+		}
 	}
-	return f
+	return f, nil
 }
 
 // credentialOf makes the credential of entry e, made of r; nil if it has none.
