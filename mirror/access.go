@@ -257,15 +257,16 @@ func (m *Mirror) recheck(name oci.Name, ask func(context.Context) error) {
 	// Ends with the question, which the upstream client's timeouts bound.
 	m.tasks.run(func(ctx context.Context) {
 		if err := ask(grant{gate: m.gate, name: name}.with(ctx)); unlet(err) {
-			m.confirm(ctx, name)
+			m.confirm(ctx, name, "")
 		}
 	})
 }
 
 // confirm finds out whether a repository that everybody could read is closed now
 // that its upstream has refused something of it: a single image manifest may be
-// forbidden. It asks for the tags held, two at most.
-func (m *Mirror) confirm(ctx context.Context, name oci.Name) {
+// forbidden. It asks for one or two of the tags held, but not for the one that
+// was just refused.
+func (m *Mirror) confirm(ctx context.Context, name oci.Name, refused string) {
 	key := name.String() + " confirm"
 	c, _ := m.checks.join(key, func(c *check) bool {
 		// Ends with the questions, which the upstream client's timeouts bound.
@@ -276,6 +277,9 @@ func (m *Mirror) confirm(ctx context.Context, name oci.Name) {
 			}
 			tags, _ := m.store.Tags(name, 2, "") // none is fine
 			for _, tag := range tags {
+				if tag == refused {
+					continue
+				}
 				ap := oci.Approach{Heard: func(way oci.Way) {
 					if way != oci.WayRefused {
 						m.gate.learn(name, way)
@@ -302,15 +306,16 @@ func (m *Mirror) link(name oci.Name, desc oci.Descriptor) error {
 	return err
 }
 
-// admitted answers for something of a repository by get. What an upstream says
+// admitted answers for something of a repository, a tag if it is not empty, by
+// get. What an upstream says
 // meanwhile may change what is known of the repository: then get is called
 // again, with what the caller is granted now. get fails with errUnproven when it
 // has what is wanted and the caller may not have it.
-func (m *Mirror) admitted(ctx context.Context, name oci.Name, access *oci.Access, get func(grant) error) error {
+func (m *Mirror) admitted(ctx context.Context, ref oci.Reference, access *oci.Access, get func(grant) error) error {
 	var err error
 	var g grant
 	for range maxMoves {
-		g = m.gate.grant(name, access.Credential)
+		g = m.gate.grant(ref.Name, access.Credential)
 		if g.refusal != nil {
 			return g.deny(g.refusal)
 		}
@@ -318,9 +323,9 @@ func (m *Mirror) admitted(ctx context.Context, name oci.Name, access *oci.Access
 			return nil
 		}
 		if g.open() && unlet(err) && !unproven(err) {
-			m.confirm(ctx, name)
+			m.confirm(ctx, ref.Name, ref.Tag)
 		}
-		moved := unproven(err) || m.gate.standing(name).exposure != g.exposure
+		moved := unproven(err) || m.gate.standing(ref.Name).exposure != g.exposure
 		if !unlet(err) || !moved || ctx.Err() != nil {
 			break
 		}

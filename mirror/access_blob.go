@@ -32,7 +32,7 @@ func (m *Mirror) mayHave(ctx context.Context, g grant, dgst digest.Digest) error
 	if !g.admits() {
 		return errUnproven
 	}
-	if _, err := m.store.Linked(g.name, dgst); err == nil {
+	if m.vouchedFor(g.name, dgst) {
 		return nil
 	}
 	if g.mute {
@@ -77,15 +77,38 @@ func (m *Mirror) mayFetch(ctx context.Context, g grant, dgst digest.Digest) erro
 	return nil
 }
 
-// mayFollow reports, as an error, whether the caller may have what a fill brings
-// in. For one that was started by a repository not everybody may read, the
+// mayFollow reports, as an error, whether the caller may have what an opened
+// fill brings in. For one of a repository that not everybody may read, the
 // repository granted has to vouch itself.
 func (m *Mirror) mayFollow(ctx context.Context, g grant, f *fill) error {
-	if f.name == g.name || m.gate.standing(f.name).open() {
+	if m.gate.standing(f.name).open() {
 		return nil
 	}
-	_, err := m.statUpstream(g.lasting().with(ctx), g, f.dgst)
-	return err
+	if f.name != g.name {
+		if _, err := m.statUpstream(g.lasting().with(ctx), g, f.dgst); err != nil {
+			return err
+		}
+	}
+	if !g.admits() {
+		return errUnproven
+	}
+	return nil
+}
+
+// vouchedFor reports whether a repository is known to hold a blob the store
+// holds: it is linked to it, or its fill is about to be.
+func (m *Mirror) vouchedFor(name oci.Name, dgst digest.Digest) bool {
+	if _, err := m.store.Linked(name, dgst); err == nil {
+		return true
+	}
+	m.fills.mu.Lock()
+	f := m.fills.of[dgst]
+	m.fills.mu.Unlock()
+	if f != nil {
+		return f.name == name
+	}
+	_, err := m.store.Linked(name, dgst) // the fill may just have ended
+	return err == nil
 }
 
 // proveBlob has the upstream say whether the caller may have a blob.
@@ -119,11 +142,7 @@ func (m *Mirror) vouch(name oci.Name, desc oci.Descriptor) {
 func (m *Mirror) readable(name oci.Name, dgst digest.Digest) bool {
 	g := m.gate
 	speaks := func(name oci.Name) bool {
-		if !g.standing(name).open() {
-			return false
-		}
-		_, err := m.store.Linked(name, dgst)
-		return err == nil
+		return g.standing(name).open() && m.vouchedFor(name, dgst)
 	}
 	if speaks(name) {
 		return true

@@ -35,7 +35,7 @@ func (m *Mirror) Blob(ctx context.Context, name oci.Name, dgst digest.Digest) (o
 	access := oci.AccessOf(ctx)
 	m.bypassed.wanted(dgst)
 	var blob oci.Blob
-	err := m.admitted(ctx, name, access, func(g grant) (err error) {
+	err := m.admitted(ctx, oci.Reference{Name: name}, access, func(g grant) (err error) {
 		blob, err = m.blob(ctx, g, dgst, access)
 		return err
 	})
@@ -77,16 +77,13 @@ func (m *Mirror) blob(ctx context.Context, g grant, dgst digest.Digest, access *
 		if f == nil {
 			continue
 		}
-		if err := m.mayFollow(ctx, g, f); err != nil {
-			f.leave()
-			return nil, err
-		}
 		blob, err := m.followOpened(g.with(ctx), f, access)
 		switch {
-		case err == nil && !g.admits():
-			_ = blob.Close() //nolint:errcheck // it was not read
-			return nil, errUnproven
 		case err == nil:
+			if err := m.mayFollow(ctx, g, f); err != nil {
+				_ = blob.Close() //nolint:errcheck // it was not read
+				return nil, err
+			}
 			if f.unkept == nil {
 				access.Outcome = oci.OutcomeJoin
 				if started {
@@ -221,7 +218,7 @@ func isRefusal(err error) bool {
 func (m *Mirror) StatBlob(ctx context.Context, name oci.Name, dgst digest.Digest) (oci.Descriptor, error) {
 	access := oci.AccessOf(ctx)
 	var desc oci.Descriptor
-	err := m.admitted(ctx, name, access, func(g grant) (err error) {
+	err := m.admitted(ctx, oci.Reference{Name: name}, access, func(g grant) (err error) {
 		if desc, err = m.store.Stat(dgst); err == nil {
 			access.Outcome = oci.OutcomeHit
 			return m.mayHave(ctx, g, dgst)

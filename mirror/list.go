@@ -10,7 +10,7 @@ import (
 // has. See oci.Lister.
 func (m *Mirror) Tags(ctx context.Context, name oci.Name, n int, last string) ([]string, error) {
 	var list []string
-	err := m.admitted(ctx, name, oci.AccessOf(ctx), func(g grant) error {
+	err := m.admitted(ctx, oci.Reference{Name: name}, oci.AccessOf(ctx), func(g grant) error {
 		held, err := m.store.Tags(name, n, last)
 		if err != nil {
 			return err

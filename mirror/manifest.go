@@ -27,7 +27,7 @@ func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest,
 		get = m.byDigest
 	}
 	var manifest oci.Manifest
-	err := m.admitted(ctx, ref.Name, access, func(g grant) (err error) {
+	err := m.admitted(ctx, ref, access, func(g grant) (err error) {
 		if manifest, err = get(ctx, ref, g, access); err == nil && !g.admits() {
 			return errUnproven
 		}

@@ -37,7 +37,7 @@ type referrersAnswer struct {
 func (m *Mirror) Referrers(ctx context.Context, name oci.Name, dgst digest.Digest, artifactType string) (oci.Manifest, error) {
 	access := oci.AccessOf(ctx)
 	var list oci.Manifest
-	err := m.admitted(ctx, name, access, func(g grant) (err error) {
+	err := m.admitted(ctx, oci.Reference{Name: name}, access, func(g grant) (err error) {
 		if list, err = m.referrersOf(ctx, g, dgst, artifactType, access); err == nil && !g.admits() {
 			return errUnproven
 		}

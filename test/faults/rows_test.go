@@ -148,11 +148,13 @@ func table() []row {
 		}},
 		{name: "401", fault: registry.Fault{Status: 401}, want: cells{
 			tagCold: want("401", 1), tagCached: want("401", 2), tagMoved: want("401", 2), byDigest: want("401", 1),
-			blob: want("401", 1), listed: want("401", 1), ranged: want("401", 1),
+			blob: want("401", 1), listed: want("401", 2), ranged: want("401", 1),
 		}},
+		// No credentials of the caller's to ask with: they are asked for. A
+		// single refusal where the rest is public is passed on.
 		{name: "403", fault: registry.Fault{Status: 403}, want: cells{
-			tagCold: want("403", 1), tagCached: want("403", 2), tagMoved: want("403", 2), byDigest: want("403", 1),
-			blob: want("403", 1), listed: want("403", 1), ranged: want("403", 1),
+			tagCold: want("401", 1), tagCached: want("401", 2), tagMoved: want("401", 2), byDigest: want("401", 1),
+			blob: want("401", 1), listed: want("403", 2), ranged: want("401", 1),
 		}},
 
 		// Ranges.

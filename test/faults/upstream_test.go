@@ -30,7 +30,7 @@ func TestHead(t *testing.T) {
 }
 
 // TestPrivateRepository pulls without credentials what wants some: the client
-// is sent on at once, and nothing is served that was fetched before.
+// is asked for them at once, or told to go elsewhere.
 func TestPrivateRepository(t *testing.T) {
 	for name, opts := range map[string]registry.Options{
 		"tokens": {Users: map[string]string{user: password}, Tokens: true},
@@ -42,9 +42,8 @@ func TestPrivateRepository(t *testing.T) {
 			l := startLarder(t, settings{servers: []*registry.Server{up.Server}})
 			for _, a := range []ask{tagAsk(up), digestAsk(up), blobAsk(up)} {
 				s := l.mustGet(t, "401", a)
-				// With a challenge the client would log in to the mirror.
-				if s.header.Get("WWW-Authenticate") != "" {
-					t.Errorf("%s: %v", a.path(), s.header)
+				if got, want := s.header.Get("WWW-Authenticate"), fmt.Sprintf("Basic realm=%q", up.Host()); got != want {
+					t.Errorf("%s: WWW-Authenticate is %q, want %q", a.path(), got, want)
 				}
 			}
 			if n := up.Count(); n > 9 {
