@@ -5,9 +5,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/larder-registry/larder/internal/policy"
-
 	"github.com/larder-registry/larder/central/admission"
+	"github.com/larder-registry/larder/internal/policy"
 )
 
 // long is as much as an image can have, and as many as an object can.

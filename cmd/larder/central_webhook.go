@@ -67,7 +67,7 @@ func openWebhook(ctx context.Context, c *central) (service, error) {
 	}
 	return service{
 		checks:  admin.Checks{{Name: "certificate", Ready: source.Ready}},
-		servers: []server{webhookServer(l, handler, source, refused, c.log)},
+		servers: []server{webhookServer(l, c.parting(handler), source, refused, c.log)},
 		tiers: [][]rungroup.Service{nil, {
 			until("certificate", run),
 			until("files", func(ctx context.Context) error { watch(ctx, watched); return nil }),
@@ -167,14 +167,28 @@ const (
 	webhookIdleTimeout   = 2 * time.Minute
 )
 
-// webhookServer serves h with TLS, to API servers with HTTP/2. refused is called
+// parting ends connections with their next answer once the webhook is to stop,
+// while the cluster is given notice. An API server keeps connections, and a
+// review that it sends on one that is just being closed has failed.
+func (c *central) parting(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// webhookServer serves h with TLS. refused is called
 // when a client does not take the certificate.
 func webhookServer(l net.Listener, h http.Handler, source certificateSource, refused func(), log *logrus.Entry) server {
 	return server{
 		tls.NewListener(l, &tls.Config{
 			GetCertificate: source.GetCertificate,
 			MinVersion:     tls.VersionTLS12,
-			NextProtos:     []string{"h2", "http/1.1"},
+			// API servers ask for nothing else, so that their reviews are
+			// spread over the replicas.
+			NextProtos: []string{"http/1.1"},
 		}),
 		&http.Server{
 			Handler:           h,

@@ -92,6 +92,7 @@ func kinds() []string {
 // kubectl prints, and a denial where that is asked for.
 func TestWorkloadsAreToldEarly(t *testing.T) {
 	w := enforce(t, 1, rules)
+	w.doIn(t, `{apiVersion: v1, kind: Node, metadata: {name: n1}}`, "create", "-f", "-") // for the DaemonSet
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			name := strings.ToLower(kind)
@@ -116,6 +117,7 @@ func TestWorkloadsAreToldEarly(t *testing.T) {
 	denying := w.write(t, rules+"webhook: {workloads: deny}\n")
 	r := w.start(t, denying)
 	w.serve(t, r)
+	w.replicas[0].stop(t) // the API server keeps its connections
 	for _, kind := range kinds() {
 		t.Run(kind+" denied", func(t *testing.T) {
 			name := strings.ToLower(kind)

@@ -66,7 +66,7 @@ func TestViolatorsAreNeverStuck(t *testing.T) {
 	})
 	t.Run("a bad image in another container", func(t *testing.T) {
 		out, err := w.kubectl(t, "set", "image", "-n", "team", "pod/labelled", "d=quay.io/other/app")
-		if err == nil || !strings.Contains(out, `image "quay.io/other/app" at spec.containers[1].image`) || strings.Contains(out, "quay.io/evil/app") {
+		if err == nil || !strings.Contains(out, `image "quay.io/other/app" (quay.io/other/app:latest) at spec.containers[1].image`) || strings.Contains(out, "quay.io/evil/app") {
 			t.Errorf("%v: %s", err, out)
 		}
 	})

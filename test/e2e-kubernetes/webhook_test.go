@@ -133,21 +133,33 @@ func (w *webhook) write(t testing.TB, config string) string {
 // start starts a replica and waits until it listens.
 func (w *webhook) start(t testing.TB, config string, args ...string) *replica {
 	t.Helper()
+	r := w.launch(t, config, args...)
+	w.listening(t, r)
+	return r
+}
+
+// launch starts a replica.
+func (w *webhook) launch(t testing.TB, config string, args ...string) *replica {
+	t.Helper()
 	host, port, err := net.SplitHostPort(w.server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := spawn(t, w.dir, []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}, path(t, *larderFlag), append([]string{
+	return &replica{process: spawn(t, w.dir, []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}, path(t, *larderFlag), append([]string{
 		"central", "--serve", "webhook", "--config", config, "--webhook-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
 		"--log-format", "json", "--shutdown-delay", "1s",
-	}, args...)...)
-	r := &replica{process: p}
+	}, args...)...)}
+}
+
+// listening waits until a replica listens, and counts it as one of w's.
+func (w *webhook) listening(t testing.TB, r *replica) {
+	t.Helper()
 	await(t, "larder central to serve", func(context.Context) error {
 		line, ok := r.logged("larder central serves")
 		if !ok {
 			select {
-			case <-p.exited:
-				t.Fatalf("it ended: %s", p.text())
+			case <-r.exited:
+				t.Fatalf("it ended: %s", r.text())
 			default:
 			}
 			return errors.New("not yet")
@@ -156,7 +168,6 @@ func (w *webhook) start(t testing.TB, config string, args ...string) *replica {
 		return nil
 	})
 	w.replicas = append(w.replicas, r)
-	return r
 }
 
 // logged finds the last line of the log with that message.

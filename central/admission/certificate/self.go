@@ -131,7 +131,8 @@ func (s *Self) Run(ctx context.Context) error {
 			return nil
 		}
 		s.report(err)
-		if !pause(ctx, minPause, nil) || !pause(ctx, next-minPause, s.check) {
+		least := min(minPause, s.cfg.Interval)
+		if !pause(ctx, least, nil) || !pause(ctx, next-least, s.check) {
 			return nil
 		}
 	}
@@ -196,7 +197,7 @@ func (s *Self) round(ctx context.Context) (next time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	t, err := s.trust(ctx)
+	t, err := s.trust(ctx, reg)
 	if err != nil {
 		return 0, err
 	}
@@ -212,7 +213,7 @@ func (s *Self) round(ctx context.Context) (next time.Duration, err error) {
 // trust reads the Secret and puts right what is wrong with it: no authority, one
 // that is about to end, one that is not known to have signed what is served
 // here, or a previous one whose time is over.
-func (s *Self) trust(ctx context.Context) (trust, error) {
+func (s *Self) trust(ctx context.Context, reg *registration) (trust, error) {
 	sec, err := s.cfg.Cluster.getSecret(ctx, s.cfg.Namespace, s.cfg.Secret)
 	if err != nil {
 		return trust{}, err
@@ -230,6 +231,15 @@ func (s *Self) trust(ctx context.Context) (trust, error) {
 		t.retire(t.current.cert, now.Add(s.cfg.Overlap))
 	}
 	if why != "" {
+		// What was trusted until now may be what other replicas still serve,
+		// whether or not the Secret knew of it.
+		for _, w := range reg.Webhooks {
+			for _, c := range certificates(w.ClientConfig.CABundle) {
+				if now.Before(c.NotAfter) {
+					t.retire(c, now.Add(s.cfg.Overlap))
+				}
+			}
+		}
 		if t.current, err = newAuthority(now, s.cfg.AuthorityLifetime); err != nil {
 			return trust{}, err
 		}
@@ -266,7 +276,10 @@ func (s *Self) trust(ctx context.Context) (trust, error) {
 
 // retire keeps c trusted until then.
 func (t *trust) retire(c *x509.Certificate, until time.Time) {
-	t.previous, t.until = append(slices.Clip(t.previous), c), until
+	t.until = until
+	if !holds(t.previous, c) {
+		t.previous = append(slices.Clip(t.previous), c)
+	}
 }
 
 // publish puts the bundle into the registration where it is not there yet, and
