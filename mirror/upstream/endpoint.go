@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
-
 	"github.com/larder-registry/larder/internal/oci"
 )
 
@@ -176,14 +174,9 @@ func (ep *endpoint) namespace() string {
 }
 
 // blockedRealms is what oras-go's client refuses as a token server's address:
-// the same as is refused to be dialled.
-func (ep *endpoint) blockedRealms() []netip.Prefix {
-	prefixes := auth.DefaultBlockedRealmPrefixes()
-	if ep.exchange.guard.loopback {
-		prefixes = slices.DeleteFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
-	}
-	return prefixes
-}
+// nothing, since it would look names up by itself for that. What is refused is
+// checked here, when it is dialled (dial.go) and before (realm.go).
+func (*endpoint) blockedRealms() []netip.Prefix { return []netip.Prefix{} }
 
 // ownBase is where a registry itself is. Docker Hub is the one registry whose
 // name is not its host's.

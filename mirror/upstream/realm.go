@@ -15,14 +15,19 @@ type realmError struct{ host string }
 
 func (e *realmError) Error() string { return "the token server " + e.host + " is not trusted" }
 
-// checkRealm refuses a request to a token server that carries credentials if
-// the server is not of the registry's own domain: whoever answers for a
+// checkRealm refuses a request to a token server at an address that is never
+// contacted, and one that carries credentials if the server is not of the registry's own domain: whoever answers for a
 // registry, or speaks in its place, could have them sent anywhere. Docker Hub's
 // and GitLab's token servers have other hosts than their registries, so the
 // domain counts, by the public suffix list, and not the host; for addresses and
 // for names of one label nothing but the same host does. Registry.TokenServer
 // names another.
 func (x *exchange) checkRealm(req *http.Request) error {
+	if !x.guard.named[dialAddress(req.URL)] {
+		if err := x.guard.checkHost(req.URL.Hostname()); err != nil {
+			return err
+		}
+	}
 	registry := registryOf(req.Context())
 	if registry == nil || req.Header.Get("Authorization") == "" && req.Body == nil {
 		return nil
