@@ -115,7 +115,7 @@ func (l *Ledger) checkVersion() error {
 	case err != nil:
 		return err
 	case text == nil:
-		return l.put(versionKey, []byte(ledgerVersion))
+		return l.put([]byte(versionKey), []byte(ledgerVersion))
 	case string(text) != ledgerVersion:
 		return fmt.Errorf("%w: its format is %q, this one knows %q", errNewer, text, ledgerVersion)
 	}
@@ -178,7 +178,7 @@ func (l *Ledger) Create(ctx context.Context, key string, value []byte) error {
 		if found {
 			return ErrConflict
 		}
-		return l.put(string(ledgerKey(key)), value)
+		return l.put(ledgerKey(key), value)
 	}, value)
 }
 
@@ -189,7 +189,7 @@ func (l *Ledger) Swap(ctx context.Context, key string, value []byte, old string)
 		if !found || now.Version != old {
 			return ErrConflict
 		}
-		return l.put(string(ledgerKey(key)), value)
+		return l.put(ledgerKey(key), value)
 	}, value)
 }
 
@@ -200,7 +200,7 @@ func (l *Ledger) Delete(ctx context.Context, key, old string) error {
 		if !found || now.Version != old {
 			return ErrConflict
 		}
-		return l.put(string(ledgerKey(key)), nil)
+		return l.unput(ledgerKey(key))
 	}, nil)
 }
 

@@ -22,9 +22,10 @@ type writeQueue struct {
 	led     bool
 }
 
-// ledgerWrite is one key to write, or to delete when value is nil.
+// ledgerWrite is one key to write, or to delete.
 type ledgerWrite struct {
 	key, value []byte
+	remove     bool
 	// told is that the write is done, or that it is its writer's turn to lead.
 	told chan turn
 }
@@ -34,10 +35,18 @@ type turn struct {
 	err  error
 }
 
-// put writes one key, or deletes it when value is nil, and returns when that is
-// on disk.
-func (l *Ledger) put(key string, value []byte) error {
-	w := &ledgerWrite{key: []byte(key), value: value, told: make(chan turn, 1)}
+// put writes one key and returns when that is on disk.
+func (l *Ledger) put(key, value []byte) error {
+	return l.join(&ledgerWrite{key: key, value: value, told: make(chan turn, 1)})
+}
+
+// unput deletes one key and returns when that is on disk.
+func (l *Ledger) unput(key []byte) error {
+	return l.join(&ledgerWrite{key: key, remove: true, told: make(chan turn, 1)})
+}
+
+// join has w written with others who come now.
+func (l *Ledger) join(w *ledgerWrite) error {
 	q := &l.queue
 	q.mu.Lock()
 	q.waiting = append(q.waiting, w)
@@ -89,7 +98,7 @@ func (l *Ledger) commit(batch []*ledgerWrite) error {
 		return l.db.db.Update(func(txn *badger.Txn) error {
 			for _, w := range batch {
 				var err error
-				if w.value == nil {
+				if w.remove {
 					err = txn.Delete(w.key)
 				} else {
 					err = txn.Set(w.key, w.value)
