@@ -46,8 +46,13 @@ const (
 
 // Foreign reports whether a request is for another registry's content, which
 // is never mixed with a registry's own: it names in ?ns= a registry that is
-// none of own (normalised hosts), or in the path as /v2/f/<registry>/….
+// none of own (normalised hosts), or in the path as /v2/f/<registry>/…. The
+// version check and the catalog are the registry's own in any case.
 func Foreign(escapedPath string, query url.Values, own []string) bool {
+	switch escapedPath {
+	case "/v2", "/v2/", "/v2/_catalog":
+		return false
+	}
 	if values := query["ns"]; len(values) > 0 && values[0] != "" {
 		ns, err := namespace(query)
 		return err != nil || !slices.Contains(own, ns)
