@@ -82,16 +82,16 @@ func (t *containerd) Plan(ctx context.Context, cfg Config) ([]Change, error) {
 
 // Undo implements Target.
 func (t *containerd) Undo(ctx context.Context, cfg Config) ([]Change, error) {
-	dirs := []string{path.Dir(t.node.mainConfig()), "/etc/docker/certs.d"}
+	files, dirs := []string{t.node.mainConfig()}, []string{path.Dir(t.node.mainConfig()), "/etc/docker/certs.d"}
 	state, err := t.node.inspectContainerd(ctx)
 	if err == nil {
 		roots, literal, _ := state.roots()
 		dirs = slices.Concat(dirs, roots, literal)
 		for _, file := range state.ways[0].files {
-			dirs = append(dirs, path.Dir(file.name))
+			files = append(files, file.name)
 		}
 	}
-	changes, err := t.node.planUndo(dirs...)
+	changes, err := t.node.planUndoOf(files, dirs)
 	if err != nil {
 		return nil, err
 	}

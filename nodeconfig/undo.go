@@ -20,10 +20,26 @@ type found struct {
 	unread    []string // why a record could not be read
 }
 
-// find looks below each of dirs, links followed, for records and leftovers.
-// Directories that do not exist are passed over.
-func (n *Node) find(dirs ...string) (found, error) {
+// find looks below each of dirs, links followed, for records and leftovers, and
+// for the records of files, which links may have led out of dirs. Directories
+// that do not exist are passed over.
+func (n *Node) find(files, dirs []string) (found, error) {
 	var f found
+	for _, file := range files {
+		real, err := n.resolve(file)
+		if err != nil {
+			return f, err
+		}
+		for _, name := range []string{recordName(real), newName(real)} {
+			info, err := os.Lstat(filepath.Join(n.Root, name))
+			if err != nil {
+				continue // most have none
+			}
+			if err := f.look(n, path.Dir(real), name, fs.FileInfoToDirEntry(info)); err != nil {
+				return f, err
+			}
+		}
+	}
 	seen := map[string]bool{}
 	for _, dir := range dirs {
 		real, err := n.resolve(dir)
@@ -92,8 +108,11 @@ func (f *found) look(n *Node, top, name string, entry fs.DirEntry) error {
 }
 
 // planUndo plans to restore every file below dirs that has a record.
-func (n *Node) planUndo(dirs ...string) ([]Change, error) {
-	f, err := n.find(dirs...)
+func (n *Node) planUndo(dirs ...string) ([]Change, error) { return n.planUndoOf(nil, dirs) }
+
+// planUndoOf is planUndo, for files elsewhere as well.
+func (n *Node) planUndoOf(files, dirs []string) ([]Change, error) {
+	f, err := n.find(files, dirs)
 	if err != nil {
 		return nil, err
 	}

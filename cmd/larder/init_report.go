@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/larder-registry/larder/nodeconfig"
@@ -81,9 +80,9 @@ func (r *initReport) changes() bool { return len(r.Changes) > 0 || r.Restart != 
 func (r *initReport) write(w io.Writer, format string) error {
 	if format == "json" {
 		// Lists are lists for whoever reads them, also when empty.
-		r.Changes = slices.Concat([]initChange{}, r.Changes)
-		r.Notes = slices.Concat([]initNote{}, r.Notes)
-		r.Warnings = slices.Concat([]initNote{}, r.Warnings)
+		r.Changes = append([]initChange{}, r.Changes...)
+		r.Notes = append([]initNote{}, r.Notes...)
+		r.Warnings = append([]initNote{}, r.Warnings...)
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
