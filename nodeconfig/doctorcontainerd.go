@@ -2,6 +2,7 @@ package nodeconfig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -179,7 +180,7 @@ func (d *doctor) checkHosts(n *Node, r release, roots []string) {
 // of registry, -1 if it is not among them, and their base URLs.
 func (d *doctor) askedAt(n *Node, dir, registry string) (at int, asked []string, err error) {
 	if !n.isDir(dir) {
-		return -1, nil, fmt.Errorf("there is no %s", dir)
+		return -1, nil, errors.New("there is no such directory")
 	}
 	hosts, err := n.readHosts(dir, registry)
 	if err != nil {
@@ -205,7 +206,7 @@ func (d *doctor) checkDir(n *Node, r release, dir, registry string) {
 	}
 	switch {
 	case err != nil:
-		d.say("hosts.toml", Bad, err.Error(), d.initRemedy())
+		d.say("hosts.toml", Bad, name+": "+err.Error(), d.initRemedy())
 	case at < 0:
 		d.say("hosts.toml", Bad, fmt.Sprintf("%s: containerd asks %s, and not the mirror at %s", name, strings.Join(asked, ", then "), d.wanted()), d.initRemedy())
 	case at > 0:
@@ -225,9 +226,9 @@ func oldParser(n *Node, r release, name string) error {
 	}
 	switch text := string(content); {
 	case r.major < 2 && strings.Contains(text, `://[`):
-		return fmt.Errorf("%s names an IPv6 address, and containerd %s ignores such a file", name, r)
+		return fmt.Errorf("it names an IPv6 address, and containerd %s ignores such a file", r)
 	case !r.atLeast(2, 2, 0) && strings.Contains(text, `"referrers"`):
-		return fmt.Errorf("%s has the capability referrers, and containerd %s ignores a file with it", name, r)
+		return fmt.Errorf("it has the capability referrers, and containerd %s ignores a file with it", r)
 	}
 	return nil
 }

@@ -122,6 +122,9 @@ func (c *cri) call(ctx context.Context, method string, message []byte) ([]byte, 
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage+6))
+	if err == nil && len(body) > maxMessage+5 {
+		err = fmt.Errorf("the answer is longer than %d bytes", maxMessage)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("call %s: %w", method, err)
 	}
