@@ -35,7 +35,10 @@ type registry struct {
 	idle   map[string]string // an upload of root's by repository, which nobody touches
 }
 
-// The passwords are the users' names; hashes are bcrypt's at the least cost.
+// passwordHash is of "b", everybody's password, at bcrypt's least cost.
+const passwordHash = "$2a$04$ez8UNGXpo3tJUrLbRCDHVut1qMTTopOLpe2xrJC/Y0e3/HoHP1crq"
+
+// The repositories.
 const (
 	team  = "team-a/app"  // what the rules are about
 	other = "team-b/app"  // what nobody but root may see
@@ -59,14 +62,14 @@ func start(t *testing.T) *registry {
 	log := logrus.NewEntry(l)
 	dir := t.TempDir()
 	settings := auth.Settings{
-		Users: []auth.User{{Name: "root", Password: "root"}},
+		Users: []auth.User{{Name: "root", PasswordHash: passwordHash}},
 		Rules: []auth.Rule{
 			{Subjects: []string{"user:root"}, Repositories: []string{"*"}, Actions: []oci.Action{oci.ActionPull, oci.ActionPush, oci.ActionDelete}},
 			{Subjects: []string{"*"}, Repositories: []string{"public"}, Actions: []oci.Action{oci.ActionPull}},
 		},
 	}
 	for name, actions := range users() {
-		settings.Users = append(settings.Users, auth.User{Name: name, Password: name})
+		settings.Users = append(settings.Users, auth.User{Name: name, PasswordHash: passwordHash})
 		if len(actions) > 0 {
 			settings.Rules = append(settings.Rules, auth.Rule{Subjects: []string{"user:" + name}, Repositories: []string{"team-a"}, Actions: actions})
 		}
@@ -147,7 +150,7 @@ func (r *registry) do(authorization, method, path, body string, header ...string
 }
 
 func basic(user string) string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+user))
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":b"))
 }
 
 // token gets a token for a user, or for nobody, that is good for all it may do
