@@ -97,6 +97,8 @@ func (c *compiler) namespace(name string, n Namespace, general scope) scope {
 		action:        c.action(join(path, "default"), n.Default, general.action),
 		mode:          c.mode(join(path, "mode"), n.Mode, general.mode),
 		requireDigest: general.requireDigest,
+		ownAction:     n.Default != "",
+		ownDigest:     n.RequireDigest != nil,
 	}
 	if n.RequireDigest != nil {
 		s.requireDigest = *n.RequireDigest

@@ -75,7 +75,7 @@ func TestDecide(t *testing.T) {
 		{"namespace replaces", "team-a", "secret", "allow", "allow docker.io/library/secret in namespace team-a"},
 		{"namespace denies", "team-a", "nginx", "deny", "deny docker.io/library/nginx in namespace team-a"},
 		{"namespace keeps the rest", "team-a", "busybox", "allow", "allow docker.io/library/*"},
-		{"namespace's mode for default", "trial", "anything.io/x", "warn", "default Deny in namespace trial"},
+		{"namespace's mode for default", "trial", "anything.io/x", "warn", "default Deny"},
 		{"namespace's mode for inherited rules", "trial", "secret", "warn", "deny docker.io/library/secret"},
 		{"a rule's own mode stays", "trial", "ghcr.io/org/old", "audit", "deny ghcr.io/org/old"},
 		{"namespace requires digests", "trial", "nginx", "warn", "require_digest in namespace trial"},
@@ -112,7 +112,7 @@ func TestDecideAnywhere(t *testing.T) {
 		"ghcr.io/x":   "allow by allow ghcr.io",
 		"ghcr.io/b":   "allow by allow ghcr.io",
 		"quay.io/x":   "allow by allow quay.io in namespace a",
-		"docker.io/x": "audit by default Deny in namespace b",
+		"docker.io/x": "audit by default Deny",
 	} {
 		ref, err := oci.ParseReference(image)
 		if err != nil {

@@ -15,6 +15,8 @@ type scope struct {
 	action        Action
 	mode          Mode
 	requireDigest bool
+	// ownAction and ownDigest: the namespace says so itself.
+	ownAction, ownDigest bool
 	// rules are in the order in which they decide: the first that matches.
 	rules []rule
 }
@@ -72,16 +74,16 @@ func (s scope) decide(i image) Verdict {
 		v.Mode, v.Rule, v.Reason = r.mode, r.String(), fmt.Sprintf("allowed by the entry %q", r.text())
 		needsDigest = r.requireDigest
 	case s.action == Deny:
-		v.Rule, v.Reason = s.inScope("default Deny"), "denied by default: no entry allows it"
+		v.Rule, v.Reason = s.inScope("default Deny", s.ownAction), "denied by default: no entry allows it"
 		if v.Nearest = s.nearest(i.host + "/" + i.path); v.Nearest != "" {
 			v.Reason += fmt.Sprintf("; the nearest that is allowed is %q", v.Nearest)
 		}
 		return v
 	default:
-		v.Rule, v.Reason = s.inScope("default Allow"), "allowed by default: no entry denies it"
+		v.Rule, v.Reason = s.inScope("default Allow", s.ownAction), "allowed by default: no entry denies it"
 	}
 	if needsDigest && i.dgst == "" && i.tag != "" {
-		v.Rule, v.Reason = s.inScope("require_digest"), fmt.Sprintf("a tag may change: name the image by digest, %s/%s@sha256:…", i.host, i.path)
+		v.Rule, v.Reason = s.inScope("require_digest", s.ownDigest), fmt.Sprintf("a tag may change: name the image by digest, %s/%s@sha256:…", i.host, i.path)
 		return v
 	}
 	v.Allowed = true
@@ -93,8 +95,8 @@ func (s scope) invalid(err error) Verdict {
 	return Verdict{Mode: s.mode, Rule: "invalid", Reason: "not a valid image reference: " + err.Error()}
 }
 
-func (s scope) inScope(what string) string {
-	if s.name != "" {
+func (s scope) inScope(what string, own bool) string {
+	if own {
 		what += " in namespace " + s.name
 	}
 	return what
