@@ -41,10 +41,8 @@ func (t *crio) Detect(context.Context) (evidence string, found bool) {
 			return name, true
 		}
 	}
-	for _, name := range []string{"/var/lib/kubelet", t.node.mainConfig(), "/run/containerd/containerd.sock"} {
-		if t.node.exists(name) {
-			return "", false
-		}
+	if slices.ContainsFunc([]string{"/var/lib/kubelet", t.node.mainConfig(), "/run/containerd/containerd.sock"}, t.node.exists) {
+		return "", false
 	}
 	for _, name := range []string{"/usr/bin/podman", "/usr/local/bin/podman"} {
 		if t.node.exists(name) {

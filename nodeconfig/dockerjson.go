@@ -8,6 +8,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // mirrorsKey is what daemon.json calls its mirrors.
@@ -140,15 +141,16 @@ func insertion(content []byte, mirrors []string) (at int, text string, err error
 		}
 		return at, text, nil
 	}
-	list := ""
-	for _, m := range mirrors {
-		list += ", " + quoteJSON(m)
+	quoted := slices.Clone(mirrors)
+	for i := range quoted {
+		quoted[i] = quoteJSON(quoted[i])
 	}
+	list := "[" + strings.Join(quoted, ", ") + "]"
 	space := leadingSpace(content[first:])
 	if content[first+len(space)] == '}' {
-		return first, "\n  " + quoteJSON(mirrorsKey) + ": [" + list[2:] + "]" + jsonEnd(space), nil
+		return first, "\n  " + quoteJSON(mirrorsKey) + ": " + list + jsonEnd(space), nil
 	}
-	text = space + quoteJSON(mirrorsKey) + ": [" + list[2:] + "],"
+	text = space + quoteJSON(mirrorsKey) + ": " + list + ","
 	if space == "" {
 		text += " "
 	}

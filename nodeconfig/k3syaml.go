@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -97,9 +98,7 @@ func intended(before map[string]any, registry string, endpoints []string) (want 
 		switch value := of[key].(type) {
 		case nil:
 		case map[string]any:
-			for k, v := range value {
-				child[k] = v
-			}
+			maps.Copy(child, value)
 		default:
 			return nil, fmt.Errorf("%s is no mapping", key)
 		}
@@ -107,9 +106,7 @@ func intended(before map[string]any, registry string, endpoints []string) (want 
 		return child, nil
 	}
 	want = map[string]any{}
-	for k, v := range before {
-		want[k] = v
-	}
+	maps.Copy(want, before)
 	mirrors, err := object(want, "mirrors")
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -57,15 +58,27 @@ func killed() int {
 	return 3
 }
 
-// doAgain plans and applies what tests do to whole nodes.
+// doAgain plans and applies what tests do to whole nodes: "plan" or "undo" on
+// containerd's, "k3s plan" on another.
 func doAgain(n *Node, what string) error {
 	ctx := context.Background()
-	target := newContainerd(n)
+	var target Target = newContainerd(n)
+	if name, verb, ok := strings.Cut(what, " "); ok {
+		var err error
+		if target, err = Named(n, name); err != nil {
+			return err
+		}
+		what = verb
+	}
 	plan := target.Plan
 	if what == "undo" {
 		plan = target.Undo
 	}
-	changes, err := plan(ctx, testConfig())
+	cfg := testConfig()
+	if target.Name() == "crio" {
+		cfg.Registries = []string{"docker.io", "quay.io"}
+	}
+	changes, err := plan(ctx, cfg)
 	if err != nil {
 		return err
 	}
