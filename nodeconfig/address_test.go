@@ -77,29 +77,29 @@ func refuse(status int) func(http.ResponseWriter, int64) {
 func TestIMDS(t *testing.T) {
 	both := map[string]string{"local-ipv4": "10.1.2.3", "ipv6": "2001:db8::1"}
 	tests := map[string]struct {
-		service metadata
+		service *metadata
 		family  Family
 		want    string // empty for none
 	}{
-		"both, by default":             {service: metadata{paths: both}, family: AnyFamily, want: "10.1.2.3"},
-		"both, IPv4":                   {service: metadata{paths: both}, family: IPv4, want: "10.1.2.3"},
-		"both, IPv6":                   {service: metadata{paths: both}, family: IPv6, want: "2001:db8::1"},
-		"IPv6 only, by default":        {service: metadata{paths: map[string]string{"ipv6": "2001:db8::1\n"}}, family: AnyFamily, want: "2001:db8::1"},
-		"IPv4 only, IPv6 wanted":       {service: metadata{paths: map[string]string{"local-ipv4": "10.1.2.3"}}, family: IPv6},
-		"a token that expires":         {service: metadata{paths: both, expired: 1}, family: IPv4, want: "10.1.2.3"},
-		"tokens that never work: 401":  {service: metadata{paths: both, expired: 1 << 40}, family: IPv4},
-		"switched off: 403":            {service: metadata{paths: both, token: refuse(403)}, family: IPv4},
-		"no tokens, only version 1":    {service: metadata{paths: both, token: refuse(404), v1: true}, family: IPv4},
-		"tokens not allowed: 405":      {service: metadata{paths: both, token: refuse(405), v1: true}, family: IPv4},
-		"tokens are bad requests: 400": {service: metadata{paths: both, token: refuse(400), v1: true}, family: IPv4},
-		"ill: 500":                     {service: metadata{paths: both, status: 500}, family: IPv4},
-		"no such item: 404":            {service: metadata{}, family: IPv4},
-		"no address":                   {service: metadata{paths: map[string]string{"local-ipv4": "<html>proxy</html>"}}, family: IPv4},
-		"the address of nobody":        {service: metadata{paths: map[string]string{"local-ipv4": "0.0.0.0"}}, family: IPv4},
-		"an address of the other kind": {service: metadata{paths: map[string]string{"local-ipv4": "2001:db8::1"}}, family: IPv4},
-		"a token without an end to it": {service: metadata{paths: both, token: func(w http.ResponseWriter, _ int64) { fmt.Fprint(w, "token-1") }}, family: IPv4},
-		"an answer without an end":     {service: metadata{paths: map[string]string{"local-ipv4": strings.Repeat("1", 1<<20)}}, family: IPv4},
-		"redirects the token elsewhere": {service: metadata{paths: both, token: func(w http.ResponseWriter, _ int64) {
+		"both, by default":             {service: &metadata{paths: both}, family: AnyFamily, want: "10.1.2.3"},
+		"both, IPv4":                   {service: &metadata{paths: both}, family: IPv4, want: "10.1.2.3"},
+		"both, IPv6":                   {service: &metadata{paths: both}, family: IPv6, want: "2001:db8::1"},
+		"IPv6 only, by default":        {service: &metadata{paths: map[string]string{"ipv6": "2001:db8::1\n"}}, family: AnyFamily, want: "2001:db8::1"},
+		"IPv4 only, IPv6 wanted":       {service: &metadata{paths: map[string]string{"local-ipv4": "10.1.2.3"}}, family: IPv6},
+		"a token that expires":         {service: &metadata{paths: both, expired: 1}, family: IPv4, want: "10.1.2.3"},
+		"tokens that never work: 401":  {service: &metadata{paths: both, expired: 1 << 40}, family: IPv4},
+		"switched off: 403":            {service: &metadata{paths: both, token: refuse(403)}, family: IPv4},
+		"no tokens, only version 1":    {service: &metadata{paths: both, token: refuse(404), v1: true}, family: IPv4},
+		"tokens not allowed: 405":      {service: &metadata{paths: both, token: refuse(405), v1: true}, family: IPv4},
+		"tokens are bad requests: 400": {service: &metadata{paths: both, token: refuse(400), v1: true}, family: IPv4},
+		"ill: 500":                     {service: &metadata{paths: both, status: 500}, family: IPv4},
+		"no such item: 404":            {service: &metadata{}, family: IPv4},
+		"no address":                   {service: &metadata{paths: map[string]string{"local-ipv4": "<html>proxy</html>"}}, family: IPv4},
+		"the address of nobody":        {service: &metadata{paths: map[string]string{"local-ipv4": "0.0.0.0"}}, family: IPv4},
+		"an address of the other kind": {service: &metadata{paths: map[string]string{"local-ipv4": "2001:db8::1"}}, family: IPv4},
+		"a token without an end to it": {service: &metadata{paths: both, token: func(w http.ResponseWriter, _ int64) { fmt.Fprint(w, "token-1") }}, family: IPv4},
+		"an answer without an end":     {service: &metadata{paths: map[string]string{"local-ipv4": strings.Repeat("1", 1<<20)}}, family: IPv4},
+		"redirects the token elsewhere": {service: &metadata{paths: both, token: func(w http.ResponseWriter, _ int64) {
 			w.Header().Set("Location", "http://127.0.0.1:1/")
 			w.WriteHeader(307)
 		}}, family: IPv4},
@@ -107,7 +107,7 @@ func TestIMDS(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := AddressConfig{From: "imds", Family: test.family, Endpoints: []string{serve(t, &test.service)}}
+			cfg := AddressConfig{From: "imds", Family: test.family, Endpoints: []string{serve(t, test.service)}}
 			addr, source, err := FindAddress(t.Context(), cfg)
 			if test.want == "" {
 				if err == nil {

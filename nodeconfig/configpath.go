@@ -32,7 +32,7 @@ func (n *Node) planConfigPath(main string, r release, before []*effective, value
 // where one is imported and merged, else one place in a file that is there.
 func (n *Node) waysTo(main string, r release, e *effective, value string) []Change {
 	var ways []Change
-	if r.atLeast(2, 0, 0) {
+	if r.atLeast(2, 0) {
 		for _, base := range []string{"larder.toml", "zz-larder.toml"} {
 			for _, file := range e.files {
 				for _, pattern := range file.imports {
@@ -50,7 +50,7 @@ func (n *Node) waysTo(main string, r release, e *effective, value string) []Chan
 	}
 	for _, file := range slices.Backward(e.files) {
 		for _, plugin := range []string{pluginV2, pluginV3, pluginV1} {
-			contents, err := setString(file.content, []string{"plugins", plugin, "registry"}, "config_path", value)
+			contents, err := setConfigPath(file.content, []string{"plugins", plugin, "registry"}, value)
 			if err != nil {
 				continue // it was parsed before
 			}
@@ -82,7 +82,7 @@ func versionless(value string) []byte {
 // 1.6 reads version 2; 2.x is given its own.
 func newMain(r release, value string) []byte {
 	version, plugin := "2", pluginV2
-	if r.atLeast(2, 0, 0) {
+	if r.atLeast(2, 0) {
 		version, plugin = "3", pluginV3
 	}
 	return []byte(mark + "version = " + version + "\n\n[plugins." + quoteKey(plugin) + ".registry]\n  config_path = " + quoteValue(value) + "\n")

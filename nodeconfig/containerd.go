@@ -54,7 +54,7 @@ func (t *containerd) Plan(ctx context.Context, cfg Config) ([]Change, error) {
 	} else if conflicts := state.conflicts(); len(conflicts) > 0 {
 		return nil, fmt.Errorf("%s: %w: %s; move what they say to %s/<registry>/hosts.toml, then run this again", state.main, ErrConflict, strings.Join(conflicts, ", "), roots[0])
 	}
-	options := hostsOptions{dialTimeout: state.release.atLeast(2, 1, 0)}
+	options := hostsOptions{dialTimeout: state.release.atLeast(2, 1)}
 	for _, lookup := range [][]string{roots, literal} {
 		if len(lookup) == 0 {
 			continue
@@ -162,7 +162,7 @@ func (s containerdState) roots() (roots, literal []string, configured bool) {
 	value := ""
 	for _, e := range s.ways {
 		value = e.configPath()
-		if value == "" && s.release.atLeast(2, 2, 0) && len(e.conflicts()) == 0 {
+		if value == "" && s.release.atLeast(2, 2) && len(e.conflicts()) == 0 {
 			value = defaultRoots
 		}
 		if value == "" {
@@ -178,7 +178,7 @@ func (s containerdState) roots() (roots, literal []string, configured bool) {
 
 // transfers reports whether pulls may go through the transfer service.
 func (s containerdState) transfers() bool {
-	if s.release.known() && !s.release.atLeast(2, 1, 0) {
+	if s.release.known() && !s.release.atLeast(2, 1) {
 		return false
 	}
 	return slices.ContainsFunc(s.ways, func(e *effective) bool { return e.by != loader1 && e.localPull() == "" })
@@ -222,7 +222,7 @@ func (s containerdState) restart(cfg Config, why string) Change {
 // containerd 1.x fails to parse a key with a bracket in it, ignores the whole
 // file, and only logs it.
 func withoutLiterals(cfg Config, r release) (Config, []Change) {
-	if r.atLeast(2, 0, 0) {
+	if r.atLeast(2, 0) {
 		return cfg, nil
 	}
 	var changes []Change

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -52,8 +53,8 @@ func lines(content []byte) []string {
 // before it.
 func table(content []byte) string {
 	all := lines(content)
-	for i := len(all) - 1; i >= 0; i-- {
-		if line := strings.TrimSpace(strings.TrimSuffix(all[i], `\r`)); strings.HasPrefix(line, "[") {
+	for _, line := range slices.Backward(all) {
+		if line = strings.TrimSpace(strings.TrimSuffix(line, `\r`)); strings.HasPrefix(line, "[") {
 			return " " + line
 		}
 	}

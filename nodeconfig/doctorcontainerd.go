@@ -109,7 +109,7 @@ func (d *doctor) checkTransfer(s containerdState, literal []string) {
 	switch {
 	case !s.release.known():
 		d.say("transfer", Unknown, "containerd's version is not known, so neither is whether it uses the transfer service", "")
-	case !s.release.atLeast(2, 1, 0):
+	case !s.release.atLeast(2, 1):
 		d.say("transfer", Good, "containerd "+s.release.String()+" fetches in its CRI plugin", "")
 	case local != "":
 		d.say("transfer", Good, "images are fetched in the CRI plugin, because of "+local, "")
@@ -227,7 +227,7 @@ func oldParser(n *Node, r release, name string) error {
 	switch text := string(content); {
 	case r.major < 2 && strings.Contains(text, `://[`):
 		return fmt.Errorf("it names an IPv6 address, and containerd %s ignores such a file", r)
-	case !r.atLeast(2, 2, 0) && strings.Contains(text, `"referrers"`):
+	case !r.atLeast(2, 2) && strings.Contains(text, `"referrers"`):
 		return fmt.Errorf("it has the capability referrers, and containerd %s ignores a file with it", r)
 	}
 	return nil

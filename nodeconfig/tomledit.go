@@ -13,24 +13,27 @@ import (
 // lineMark ends the lines we put into files of others.
 const lineMark = " # larder init"
 
-// setString returns the ways to make the TOML document content say that the
-// table at tables has key = value, the least intrusive first. Each differs from
+// configPathKey is the one key that is set in files of others.
+const configPathKey = "config_path"
+
+// setConfigPath returns the ways to make the TOML document content say that the
+// table at tables has config_path = value, the least intrusive first. Each differs from
 // content in one place, where the value is replaced or a line inserted; every
 // other byte stays, with its comments, blanks and line ends. Each was parsed
 // again, and says what content says and this, and nothing else.
 //
 // Nothing is returned when there is no such way, for example because the table
 // is an array, and an error when content cannot be parsed.
-func setString(content []byte, tables []string, key, value string) ([][]byte, error) {
+func setConfigPath(content []byte, tables []string, value string) ([][]byte, error) {
 	want, err := parseTOML("document", content)
 	if err != nil {
 		return nil, err
 	}
-	if !assign(want, tables, key, value) {
+	if !assign(want, tables, value) {
 		return nil, nil
 	}
 	var ways [][]byte
-	for _, way := range spliced(content, findSpots(content, tables, key), tables, key, value) {
+	for _, way := range spliced(content, findSpots(content, tables), tables, value) {
 		got, err := parseTOML("document", way)
 		if err == nil && reflect.DeepEqual(got, want) {
 			ways = append(ways, way)
@@ -41,7 +44,7 @@ func setString(content []byte, tables []string, key, value string) ([][]byte, er
 
 // assign sets a value in decoded tables, making those that are missing. It is
 // false when something on the way is no table.
-func assign(tables map[string]any, names []string, key, value string) bool {
+func assign(tables map[string]any, names []string, value string) bool {
 	for _, name := range names {
 		next, ok := tables[name].(map[string]any)
 		if !ok {
@@ -53,14 +56,14 @@ func assign(tables map[string]any, names []string, key, value string) bool {
 		}
 		tables = next
 	}
-	if _, table := tables[key].(map[string]any); table {
+	if _, table := tables[configPathKey].(map[string]any); table {
 		return false
 	}
-	tables[key] = value
+	tables[configPathKey] = value
 	return true
 }
 
-// spots are the places of a document at which a key of a table can be set, as
+// spots are the places of a document at which config_path can be set, as
 // offsets; -1 where there is none.
 type spots struct {
 	value, valueEnd int    // the value it has
@@ -71,7 +74,7 @@ type spots struct {
 }
 
 // findSpots walks through a document that parses.
-func findSpots(content []byte, tables []string, key string) spots {
+func findSpots(content []byte, tables []string) spots {
 	s := spots{value: -1, header: -1, inline: -1, sibling: -1}
 	p := unstable.Parser{}
 	p.Reset(content)
@@ -90,7 +93,7 @@ func findSpots(content []byte, tables []string, key string) spots {
 				s.header = end
 			}
 		case unstable.KeyValue:
-			s.expression(e, at, tables, key)
+			s.expression(e, at, tables)
 		default: // a comment
 		}
 	}
@@ -98,7 +101,7 @@ func findSpots(content []byte, tables []string, key string) spots {
 }
 
 // expression looks at one key = value in the table at, and into inline tables.
-func (s *spots) expression(e *unstable.Node, at, tables []string, key string) {
+func (s *spots) expression(e *unstable.Node, at, tables []string) {
 	var names, raw []string
 	for it := e.Key(); it.Next(); {
 		names = append(names, string(it.Node().Data))
@@ -106,7 +109,7 @@ func (s *spots) expression(e *unstable.Node, at, tables []string, key string) {
 	}
 	full := slices.Concat(at, names)
 	value := e.Value()
-	if slices.Equal(full, slices.Concat(tables, []string{key})) {
+	if slices.Equal(full, slices.Concat(tables, []string{configPathKey})) {
 		s.value, s.valueEnd = int(value.Raw.Offset), int(value.Raw.Offset+value.Raw.Length)
 		return
 	}
@@ -117,7 +120,7 @@ func (s *spots) expression(e *unstable.Node, at, tables []string, key string) {
 		for it := value.Children(); it.Next(); {
 			if it.Node().Kind == unstable.KeyValue {
 				inner := *s
-				inner.expression(it.Node(), full, tables, key)
+				inner.expression(it.Node(), full, tables)
 				s.value, s.valueEnd, s.inline = inner.value, inner.valueEnd, inner.inline
 			}
 		}
@@ -130,7 +133,7 @@ func (s *spots) expression(e *unstable.Node, at, tables []string, key string) {
 }
 
 // spliced are the documents that come of setting the key at each of the spots.
-func spliced(content []byte, s spots, tables []string, key, value string) [][]byte {
+func spliced(content []byte, s spots, tables []string, value string) [][]byte {
 	var ways [][]byte
 	if s.value >= 0 {
 		end := lineStop(content, s.valueEnd)
@@ -141,7 +144,7 @@ func spliced(content []byte, s spots, tables []string, key, value string) [][]by
 		return append(ways, slices.Concat(content[:s.value], []byte(text), content[s.valueEnd:]),
 			slices.Concat(content[:s.value], []byte(quoteValue(value)), content[s.valueEnd:]))
 	}
-	pair := key + " = " + quoteValue(value)
+	pair := configPathKey + " = " + quoteValue(value)
 	if s.header >= 0 {
 		ways = append(ways, insertLine(content, s.header, indentBelow(content, s.header)+pair+lineMark))
 	}

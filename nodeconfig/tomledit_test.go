@@ -12,9 +12,9 @@ var criRegistry = []string{"plugins", pluginV2, "registry"}
 
 const certs = "/etc/containerd/certs.d"
 
-// TestSetString has a document for each way of writing a table that TOML knows.
+// TestSetConfigPath has a document for each way of writing a table that TOML knows.
 // What is between « and » is what comes, or, in front of a ¦, what goes.
-func TestSetString(t *testing.T) {
+func TestSetConfigPath(t *testing.T) {
 	const line = `config_path = "/etc/containerd/certs.d" # larder init`
 	tests := map[string]string{
 		"an empty document":             "«\n[plugins.\"io.containerd.grpc.v1.cri\".registry] # larder init\n  config_path = \"/etc/containerd/certs.d\"\n»",
@@ -42,14 +42,14 @@ func TestSetString(t *testing.T) {
 	for name, marked := range tests {
 		t.Run(name, func(t *testing.T) {
 			before, after := unmark(t, marked)
-			ways, err := setString([]byte(before), criRegistry, "config_path", certs)
+			ways, err := setConfigPath([]byte(before), criRegistry, certs)
 			if err != nil || len(ways) == 0 {
 				t.Fatalf("there is no way: %v", err)
 			}
 			if string(ways[0]) != after {
 				t.Errorf("got\n%q\nwant\n%q", ways[0], after)
 			}
-			again, err := setString(ways[0], criRegistry, "config_path", certs)
+			again, err := setConfigPath(ways[0], criRegistry, certs)
 			if err != nil || !slices.ContainsFunc(again, func(w []byte) bool { return bytes.Equal(w, ways[0]) }) {
 				t.Errorf("set again it is\n%q (%v)", again, err)
 			}
@@ -72,8 +72,8 @@ func unmark(t *testing.T, marked string) (before, after string) {
 	return head + gone + foot, head + come + foot
 }
 
-// TestSetStringRefuses has documents that no edit of one place can make say it.
-func TestSetStringRefuses(t *testing.T) {
+// TestSetConfigPathRefuses has documents that no edit of one place can make say it.
+func TestSetConfigPathRefuses(t *testing.T) {
 	tests := map[string]string{
 		"an array of tables":     "[[plugins.\"io.containerd.grpc.v1.cri\".registry]]\n",
 		"the table is a string":  "[plugins]\n\"io.containerd.grpc.v1.cri\" = \"off\"\n",
@@ -83,7 +83,7 @@ func TestSetStringRefuses(t *testing.T) {
 	}
 	for name, content := range tests {
 		t.Run(name, func(t *testing.T) {
-			ways, err := setString([]byte(content), criRegistry, "config_path", certs)
+			ways, err := setConfigPath([]byte(content), criRegistry, certs)
 			if len(ways) > 0 {
 				t.Errorf("got %q (%v)", ways, err)
 			}
@@ -91,10 +91,10 @@ func TestSetStringRefuses(t *testing.T) {
 	}
 }
 
-// FuzzSetString: whatever the document is, an edit says what was said before and
+// FuzzSetConfigPath: whatever the document is, an edit says what was said before and
 // the one thing more, differs in one place only, and takes nothing away but an
 // old value.
-func FuzzSetString(f *testing.F) {
+func FuzzSetConfigPath(f *testing.F) {
 	for _, seed := range []string{
 		"", "version = 2\n", "version = 2\r\n[plugins]\r\n", "[plugins.\"io.containerd.grpc.v1.cri\".registry]\n",
 		"[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = ''''''\n", "plugins.\"io.containerd.grpc.v1.cri\".registry.a = 1",
@@ -105,7 +105,7 @@ func FuzzSetString(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		before, err := parseTOML("document", content)
-		ways, editErr := setString(content, criRegistry, "config_path", certs)
+		ways, editErr := setConfigPath(content, criRegistry, certs)
 		if (err == nil) != (editErr == nil) {
 			t.Fatalf("it parses: %v; it can be edited: %v", err, editErr)
 		}

@@ -22,40 +22,28 @@ const askPatience = 3 * time.Second
 
 // release is a version of containerd. The zero value is an unknown one.
 type release struct {
-	major, minor, patch int
-	text                string
+	major, minor int
+	text         string
 }
 
 // parseRelease reads "1.7.27", "v2.1.5-k3s1", "2.2.4+bottlerocket" or
 // "1.6.20~ds1".
 func parseRelease(text string) (release, bool) {
-	m := regexp.MustCompile(`^v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?:[-+~].*)?$`).FindStringSubmatch(text)
+	m := regexp.MustCompile(`^v?(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?(?:[-+~].*)?$`).FindStringSubmatch(text)
 	if m == nil {
 		return release{}, false
 	}
 	r := release{text: text}
 	r.major, _ = strconv.Atoi(m[1]) // digits, by the expression
 	r.minor, _ = strconv.Atoi(m[2])
-	if m[3] != "" {
-		r.patch, _ = strconv.Atoi(m[3])
-	}
 	return r, true
 }
 
 func (r release) known() bool { return r.text != "" }
 
-// atLeast reports whether r is known and not older.
-func (r release) atLeast(major, minor, patch int) bool {
-	if !r.known() {
-		return false
-	}
-	if r.major != major {
-		return r.major > major
-	}
-	if r.minor != minor {
-		return r.minor > minor
-	}
-	return r.patch >= patch
+// atLeast reports whether r is known and of this line or a newer one.
+func (r release) atLeast(major, minor int) bool {
+	return r.known() && (r.major > major || r.major == major && r.minor >= minor)
 }
 
 // loaders are the ways in which this release, or when it is unknown any
@@ -66,7 +54,7 @@ func (r release) loaders() []loader {
 		return []loader{loader1, loader20, loader23}
 	case r.major < 2:
 		return []loader{loader1}
-	case r.atLeast(2, 3, 0):
+	case r.atLeast(2, 3):
 		return []loader{loader23}
 	default:
 		return []loader{loader20}

@@ -46,15 +46,9 @@ func attributesOf(host string) (attributes, error) {
 	}
 	// SELinux's label and access lists are extended attributes. A file system
 	// without any has nothing to keep.
-	size, err := unix.Listxattr(host, nil)
-	if err != nil || size == 0 {
-		return a, nil
-	}
-	names := make([]byte, size)
-	if size, err = unix.Listxattr(host, names); err != nil {
-		return a, nil
-	}
-	for name := range bytes.SplitSeq(bytes.Trim(names[:size], "\x00"), []byte{0}) {
+	names := make([]byte, 64<<10) // XATTR_LIST_MAX
+	size, _ := unix.Listxattr(host, names)
+	for name := range bytes.FieldsFuncSeq(names[:max(0, size)], func(r rune) bool { return r == 0 }) {
 		value := make([]byte, 64<<10)
 		if size, err := unix.Getxattr(host, string(name), value); err == nil {
 			a.labels[string(name)] = value[:size]
