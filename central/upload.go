@@ -329,7 +329,7 @@ func (u *upload) save(ctx context.Context) error {
 	if u.size == u.record.Done.Size {
 		return nil
 	}
-	if err := u.draft.Sync(); err != nil {
+	if err := u.draft.Settle(); err != nil {
 		return noRoom(err)
 	}
 	done, err := progressOf(u.h, u.size)

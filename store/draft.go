@@ -17,6 +17,8 @@ type draft struct {
 	file  *os.File
 	// started is how far the kernel was told to write.
 	started int64
+	// fresh: the draft may have been made, and its directory not synced since.
+	fresh bool
 }
 
 // writebackStep is how much is written before the kernel is told to begin.
@@ -36,7 +38,7 @@ func (d *Depot) Draft(id string, create bool) (oci.Draft, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open draft: %w", noSpace(err))
 	}
-	return &draft{depot: d, file: f}, nil
+	return &draft{depot: d, file: f, fresh: create}, nil
 }
 
 // Drafts lists the drafts there are, with the time of the last change of each.
@@ -107,6 +109,18 @@ func (d *draft) Sync() error {
 	if err := d.depot.files.sync(d.file); err != nil {
 		return fmt.Errorf("sync draft: %w", noSpace(err))
 	}
+	return nil
+}
+
+// Settle is Sync, and one of the directory if the draft was new.
+func (d *draft) Settle() error {
+	if err := d.Sync(); err != nil || !d.fresh {
+		return err
+	}
+	if err := d.depot.syncDir(filepath.Join(d.depot.dir, "uploads")); err != nil {
+		return fmt.Errorf("sync draft: %w", noSpace(err))
+	}
+	d.fresh = false
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -18,6 +19,12 @@ func WithHook(cfg Config, f func(point string)) Config {
 func WithCheckEvery(cfg Config, every time.Duration) Config {
 	cfg.checkEvery = every
 	return cfg
+}
+
+// WithSync has every sync of a depot pass through f, which does it or not.
+func WithSync(d *Depot, f func(file *os.File, sync func(*os.File) error) error) {
+	real := d.files.sync
+	d.files.sync = func(file *os.File) error { return f(file, real) }
 }
 
 // Flush has the index written now.
