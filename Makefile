@@ -7,10 +7,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench e2e e2e-full e2e-init faults crash check clean
+.PHONY: help build test race lint fmt fuzz demo bench e2e e2e-full e2e-kubernetes e2e-init faults crash check clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, as ./bin/larder
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/larder ./cmd/larder
@@ -54,6 +54,9 @@ e2e-init: ## larder init on containerd 1.6 to the newest: pulls with and without
 
 e2e-full: ## every client with every fault (needs root)
 	test/e2e/run --full
+
+e2e-kubernetes: ## the admission webhook before three real API servers, built once (an hour), then minutes
+	test/e2e-kubernetes/run
 
 faults: ## every fault of an upstream and of a disk, at full size
 	go test -count 1 -timeout 60m ./test/faults -long

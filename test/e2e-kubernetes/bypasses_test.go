@@ -1,7 +1,10 @@
 package kubernetes
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -56,6 +59,20 @@ func TestBypasses(t *testing.T) {
 			t.Errorf("%s has %s", name, images)
 		}
 	}
+	t.Run("the audit log", func(t *testing.T) {
+		await(t, "the decisions to be there", func(context.Context) error {
+			log, err := os.ReadFile(filepath.Join(w.dir, "audit.log"))
+			for _, want := range []string{
+				`"pods.images.larder/decision":"denied"`, `"pods.images.larder/images":"\"quay.io/evil/app\" (default Deny)"`,
+				`"pods.images.larder/decision":"allowed"`, `"pods.images.larder/policy":"`,
+			} {
+				if err == nil && !strings.Contains(string(log), want) {
+					err = fmt.Errorf("no %s", want)
+				}
+			}
+			return err
+		})
+	})
 	t.Run("allowed", func(t *testing.T) {
 		w.do(t, "debug", "good", "--image=nginx")
 		w.do(t, "set", "image", "pod/good", "good=ghcr.io/org/app:2")
