@@ -84,6 +84,9 @@ type Config struct {
 	// NodeAccess reports whether what the credentials configured for a
 	// repository fetch is for everybody whom the listener admits. Nil: always.
 	NodeAccess func(oci.Name) bool
+	// FillRate bounds what is fetched of blobs from all upstreams together, in
+	// bytes a second; zero for no bound.
+	FillRate int64
 	// BlobStreams is how many streams bring in one large blob at most; 8 if
 	// zero, 1 for never more than one.
 	BlobStreams int
@@ -140,7 +143,7 @@ func New(cfg Config) (*Mirror, error) {
 	}
 	m := &Mirror{
 		store:             cfg.Store,
-		upstream:          cfg.Upstream,
+		upstream:          pace(cfg.Upstream, cfg.FillRate),
 		log:               cfg.Log,
 		now:               cfg.Now,
 		offline:           cfg.Offline,
@@ -239,14 +242,17 @@ func (t *tasks) stop(ctx context.Context) error {
 	}
 }
 
-// buffers are what fetchers read into: 128 KiB each, reused.
+// bufferSize is what fetchers read at a time, in bytes.
+const bufferSize = 128 << 10
+
+// buffers are what they read into, reused.
 type buffers struct{ pool sync.Pool }
 
 func (b *buffers) get() *[]byte {
 	if buf, ok := b.pool.Get().(*[]byte); ok {
 		return buf
 	}
-	buf := make([]byte, 128<<10)
+	buf := make([]byte, bufferSize)
 	return &buf
 }
 

@@ -130,7 +130,7 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 		n.close()
 		return err
 	}
-	err = n.serve(stop, now, f.drainTimeout, servers)
+	err = n.serve(stop, now, f.drainTimeout, servers, p)
 	if err == nil && now.Err() != nil {
 		return errors.New("a second signal: stopped at once")
 	}

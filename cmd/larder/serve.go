@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/larder-registry/larder/internal/config"
 	"github.com/larder-registry/larder/internal/ociserver"
 	"github.com/larder-registry/larder/internal/rungroup"
 )
@@ -72,10 +73,13 @@ func addresses(all []server) string {
 // the tiers below from the last to the first: it is not ready, lets requests
 // finish for as long as drain, stops the fills, and closes the store. Operators
 // can look on until the end.
-func (n *node) serve(stop, now context.Context, drain time.Duration, all servers) error {
+func (n *node) serve(stop, now context.Context, drain time.Duration, all servers, cfg config.RegistryProxies) error {
 	var clients []rungroup.Service
 	for _, s := range all.clients {
 		clients = append(clients, rungroup.Service{Name: "server " + s.listener.Addr().String(), Run: s.run, Stop: s.drain})
+	}
+	if len(cfg.Warm) > 0 {
+		clients = append(clients, warmer{mirror: n.mirror, log: n.log}.service(cfg))
 	}
 	beside := []rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}}
 	for _, s := range all.admin {

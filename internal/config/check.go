@@ -52,6 +52,12 @@ func (c *checker) check(cfg *Config) {
 				`write a reference with * and ?: "registry.k8s.io/pause:*"`)
 		}
 	}
+	c.positive(section+".warm_every", p.WarmEvery)
+	for i, image := range p.Warm {
+		if _, err := oci.ParseReference(image); err != nil {
+			c.problemAt(fmt.Sprintf("%s.warm[%d]", section, i), err.Error(), `write an image with its registry: "docker.io/library/nginx:1.27"`)
+		}
+	}
 	seen := map[string]int{}
 	for i := range p.Registries {
 		r := &p.Registries[i]

@@ -58,6 +58,14 @@ type RegistryProxies struct {
 	FinishTimeout Duration `yaml:"finish_timeout"`
 	// BlobStreams is how many connections bring in one large blob at most.
 	BlobStreams int `yaml:"blob_streams"`
+	// FillRate bounds what is fetched of blobs from all upstreams together, and
+	// ClientRate what one client is sent, in bytes a second; zero for no bound.
+	FillRate   Rate `yaml:"fill_rate"`
+	ClientRate Rate `yaml:"client_rate"`
+	// Warm lists images that are brought in before anybody asks, at the start
+	// and every WarmEvery.
+	Warm      []string `yaml:"warm"`
+	WarmEvery Duration `yaml:"warm_every"`
 	// PrefetchWait is how long the start of blobs that an image manifest
 	// lists is held ready for the client that was given it; zero fetches
 	// nothing before it is asked for.

@@ -45,6 +45,10 @@ registry_proxies:
   stall_timeout: 3s
   finish_timeout: 2m
   blob_streams: 4
+  fill_rate: 100MiB
+  client_rate: 50MB
+  warm: ["docker.io/library/nginx:1.27"]
+  warm_every: 30m
   prefetch_wait: 3s
   private_images: bypass
   proof_ttl: 5m
@@ -97,6 +101,10 @@ registry_proxies:
 		StallTimeout:      Duration(3 * time.Second),
 		FinishTimeout:     Duration(2 * time.Minute),
 		BlobStreams:       4,
+		FillRate:          100 << 20,
+		ClientRate:        50e6,
+		Warm:              []string{"docker.io/library/nginx:1.27"},
+		WarmEvery:         Duration(30 * time.Minute),
 		PrefetchWait:      Duration(3 * time.Second),
 		PrivateImages:     "bypass",
 		ProofTTL:          Duration(5 * time.Minute),

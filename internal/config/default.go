@@ -21,6 +21,8 @@ func Default() *Config {
 		StallTimeout:      Duration(15 * time.Second),
 		FinishTimeout:     Duration(10 * time.Minute),
 		BlobStreams:       8,
+		Warm:              []string{},
+		WarmEvery:         Duration(time.Hour),
 		PrefetchWait:      Duration(5 * time.Second),
 
 		PrivateImages:    imagesChallenge,

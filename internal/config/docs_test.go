@@ -38,7 +38,7 @@ func TestTheReferenceNamesEveryKey(t *testing.T) {
 		"min_free": p.MinFree.String(), "lock_wait": p.LockWait.String(), "revalidate_after": p.RevalidateAfter.String(),
 		"revalidate_timeout": p.RevalidateTimeout.String(), "stale_if_error": p.StaleIfError.String(),
 		"stall_timeout": p.StallTimeout.String(), "finish_timeout": p.FinishTimeout.String(),
-		"blob_streams":  strconv.Itoa(p.BlobStreams),
+		"blob_streams": strconv.Itoa(p.BlobStreams), "fill_rate": p.FillRate.String(), "client_rate": p.ClientRate.String(), "warm_every": p.WarmEvery.String(),
 		"prefetch_wait": p.PrefetchWait.String(), "proof_ttl": p.ProofTTL.String(), "proof_grace": p.ProofGrace.String(),
 		"private_images": p.PrivateImages, "default_registry": p.DefaultRegistry,
 	} {

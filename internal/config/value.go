@@ -99,3 +99,28 @@ func (s *Secret) parse(v string) error {
 	*s = Secret(v)
 	return nil
 }
+
+// Rate is an amount of bytes a second as a file writes it: "100MiB"; zero for no
+// bound.
+type Rate int64
+
+// parse reads what [store.ParseLimit] does, but for percentages.
+func (r *Rate) parse(s string) error {
+	l, err := store.ParseLimit(s)
+	if err != nil || strings.Contains(s, "%") {
+		return fmt.Errorf("bad rate %q; write bytes a second with a unit: \"100MiB\"; 0 for no bound", s)
+	}
+	if l.Bytes() > 0 && l.Bytes() < 64<<10 {
+		return fmt.Errorf("rate %q is too slow for a pull to end; write at least \"64KiB\", or 0 for no bound", s)
+	}
+	*r = Rate(l.Bytes())
+	return nil
+}
+
+// String gives the form that parse reads.
+func (r Rate) String() string { return store.Bytes(int64(r)).String() }
+
+// MarshalYAML writes the form that parse reads.
+func (r Rate) MarshalYAML() (any, error) {
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: r.String()}, nil
+}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 
+	"golang.org/x/time/rate"
+
 	"github.com/larder-registry/larder/internal/oci"
 )
 
@@ -58,7 +60,28 @@ func (h *handler) blob(ctx context.Context, x *exchange) error {
 			_ = x.w.control.Flush() //nolint:errcheck // the body's first byte says the same
 		}
 	}
-	return x.send(blob, span.Len())
+	turn, done := h.rates.take(x.r.RemoteAddr)
+	defer done()
+	return x.sendPaced(ctx, blob, span.Len(), turn)
+}
+
+// sendPaced sends n bytes of content, a piece each time turn lets it; all at
+// once when there is no turn to wait for.
+func (x *exchange) sendPaced(ctx context.Context, content io.Reader, n int64, turn *rate.Limiter) error {
+	if turn == nil {
+		return x.send(content, n)
+	}
+	for n > 0 {
+		piece := min(n, paceStep)
+		if err := turn.WaitN(ctx, int(piece)); err != nil {
+			return fmt.Errorf("wait for the client's turn: %w", err)
+		}
+		if err := x.send(content, piece); err != nil {
+			return err
+		}
+		n -= piece
+	}
+	return nil
 }
 
 // send sends exactly n bytes of content, or fails. The status goes out with the

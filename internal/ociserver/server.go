@@ -42,6 +42,9 @@ type Config struct {
 	// as Access.Credential, and their refusals may challenge clients, see
 	// callers.go. Without it nobody learns what a client sent.
 	Callers bool
+	// ClientRate bounds what is sent of blobs to one client, which is one
+	// address, in bytes a second over all its connections; zero for no bound.
+	ClientRate int64
 	// Ready says why requests should go elsewhere, or nil. A nil func is
 	// always ready.
 	Ready func() error
@@ -64,6 +67,7 @@ type handler struct {
 	defaultRegistry string
 	peers           peers
 	callers         bool
+	rates           *rates
 	ready           func() error
 	stallTimeout    time.Duration
 	log             *logrus.Entry
@@ -90,6 +94,7 @@ func newHandler(cfg Config) *handler {
 		defaultRegistry: cfg.DefaultRegistry,
 		peers:           peers{local: cfg.Local, allow: cfg.Allow},
 		callers:         cfg.Callers,
+		rates:           newRates(cfg.ClientRate),
 		ready:           cfg.Ready,
 		stallTimeout:    cfg.StallTimeout,
 		log:             cfg.Log,
