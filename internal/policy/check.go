@@ -155,6 +155,7 @@ func (c *compiler) add(rules []rule, at string, s scope, r Rule, action Action) 
 	}
 	parsed := rule{
 		entry: e, action: action, scope: s.name, at: at,
+		bare: strings.TrimSuffix(strings.TrimPrefix(e.text(), "*."), "/*"),
 		mode: c.mode(at+".mode", r.Mode, s.mode), ownMode: r.Mode != "",
 		requireDigest: s.requireDigest, ownDigest: r.RequireDigest != nil,
 	}

@@ -32,6 +32,8 @@ type rule struct {
 	ownMode, ownDigest bool
 	// scope is the namespace it was written for; empty for a general one.
 	scope string
+	// bare is the entry without its wildcards, for nearest.
+	bare string
 	// at is where it was written, as Problem.Path has it.
 	at string
 }
@@ -111,13 +113,9 @@ func (s scope) nearest(name string) string {
 		if r.action != Allow {
 			continue
 		}
-		own := r.entry.host
-		if r.path != "" {
-			own += "/" + r.path
-		}
-		shared := sharedPrefix(own, name)
-		shared += sharedPrefix(reverse(own[shared:]), reverse(name[shared:]))
-		if 2*shared >= len(own) && shared > most {
+		shared := sharedPrefix(r.bare, name)
+		shared += sharedSuffix(r.bare[shared:], name[shared:])
+		if 2*shared >= len(r.bare) && shared > most {
 			best, most = r.text(), shared
 		}
 	}
@@ -134,11 +132,14 @@ func sharedPrefix(a, b string) int {
 	return n
 }
 
-// reverse turns a name around; names are ASCII.
-func reverse(s string) string {
-	b := []byte(s)
-	slices.Reverse(b)
-	return string(b)
+func sharedSuffix(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[len(a)-1-i] != b[len(b)-1-i] {
+			return i
+		}
+	}
+	return n
 }
 
 // texts lists the entries of one list, in their one spelling.

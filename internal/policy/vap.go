@@ -50,7 +50,7 @@ func (p *Policy) WriteAdmissionPolicies(w io.Writer, opts AdmissionOptions) erro
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Image policy, revision %s. Made by larder policy render: change the policy, not this.\n", p.revision)
 	for _, o := range p.admissionPolicies(opts) {
-		o.variables = append([]variable{{"spec", o.subject.spec}}, p.variables(o.modes)...)
+		o.variables = append([]variable{{"spec", o.spec("object.spec")}, {"oldspec", o.spec("oldObject.spec")}}, p.variables(o.modes)...)
 		for _, v := range o.variables {
 			if utf8.RuneCountInString(v.expression) > maxExpression {
 				return errors.New("write admission policies: too many entries for an expression of the API server; the webhook knows no such bound")
@@ -64,11 +64,13 @@ func (p *Policy) WriteAdmissionPolicies(w io.Writer, opts AdmissionOptions) erro
 
 // subject is a kind of object that is looked at.
 type subject struct {
-	// what goes into names: "" for pods.
+	// suffix goes into the names of objects.
 	suffix string
-	// rules are the resourceRules, spec leads to the pod's spec.
-	rules, spec string
-	conditions  []variable
+	// rules are the resourceRules.
+	rules string
+	// spec leads from an object's spec to the pod's.
+	spec       func(spec string) string
+	conditions []variable
 }
 
 // variable is a named expression.
@@ -86,11 +88,11 @@ func pods() subject {
       operations: [CREATE, UPDATE]
       resources: [pods, pods/ephemeralcontainers]
 `,
-		spec: "object.spec",
+		spec: func(spec string) string { return spec },
 		conditions: []variable{
 			notDeleting(),
 			// What the kubelet shows of a static pod runs already.
-			{"not-a-mirror-pod", "!(request.userInfo.username.startsWith('system:node:') && 'kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"},
+			{"not-a-mirror-pod", "!(request.userInfo.username.startsWith('system:node:') && 'system:nodes' in request.userInfo.groups && 'kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"},
 		},
 	}
 }
@@ -111,7 +113,11 @@ func workloads() subject {
       operations: [CREATE, UPDATE]
       resources: [replicationcontrollers]
 `,
-		spec: "has(object.spec.jobTemplate) ? object.spec.jobTemplate.spec.template.spec : object.spec.?template.?spec.orValue({})",
+		// The kinds have nothing in common that the type checker knows.
+		spec: func(spec string) string {
+			spec = "dyn(" + spec + ")"
+			return "has(" + spec + ".jobTemplate) ? " + spec + ".jobTemplate.spec.template.spec : " + spec + ".?template.?spec.orValue({})"
+		},
 		conditions: []variable{
 			notDeleting(),
 			{"not-owned-by-a-workload", "!object.metadata.?ownerReferences.orValue([]).exists(o, o.?controller.orValue(false))"},

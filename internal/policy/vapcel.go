@@ -42,7 +42,7 @@ func (p *Policy) variables(modes []Mode) []variable {
 	var vs []variable
 	add := func(name, expression string) { vs = append(vs, variable{name, strings.Trim(expression, "\n")}) }
 	add("images", imagesOf("variables.spec"))
-	add("before", "request.operation == 'UPDATE' ? (\n"+imagesOf(oldSpec)+"\n) : []")
+	add("before", "request.operation == 'UPDATE' ? (\n"+imagesOf("variables.oldspec")+"\n) : []")
 	// Only what is new is judged, and only what is judged is taken apart.
 	add("asked", "variables.images.filter(i, i != '' && !(i in variables.before))")
 	add("aliases", p.aliasesCEL())
@@ -75,10 +75,6 @@ variables.judged.filter(j, j.mode in [`+strings.Join(quoted, ", ")+`])
   .filter(j, j.name == '' || !variables.oldkey.exists(o, o.name == j.name))`)
 	return vs
 }
-
-// oldSpec leads to the pod's spec of the object before an update, whatever kind
-// it is of.
-const oldSpec = "(has(oldObject.spec.containers) ? oldObject.spec : has(oldObject.spec.jobTemplate) ? oldObject.spec.jobTemplate.spec.template.spec : oldObject.spec.?template.?spec.orValue({}))"
 
 // imagesOf lists the images of a pod's spec.
 func imagesOf(spec string) string {
