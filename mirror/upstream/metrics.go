@@ -51,7 +51,7 @@ func (m *metrics) response(registry string, resp *http.Response) {
 	m.request(registry, strconv.Itoa(resp.StatusCode))
 	// Docker Hub: "ratelimit-remaining: 99;w=21600".
 	remaining, _, _ := strings.Cut(resp.Header.Get("Ratelimit-Remaining"), ";")
-	if n, err := strconv.ParseUint(remaining, 10, 32); err == nil {
+	if n, err := strconv.ParseUint(strings.TrimSpace(remaining), 10, 32); err == nil {
 		m.remaining.WithLabelValues(registry).Set(float64(n))
 	}
 }
