@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	api "github.com/larder-registry/larder/test/bottlerocket"
 )
 
 // TestScripts runs larder on the nodes that testdata/script describes. Beside
@@ -28,6 +30,9 @@ import (
 //	big FILE N             adds comments until it has N MiB
 //	metadata ADDR [STATUS] serves an instance's address, or a failure
 //	stranger SERVER        listens on $STRANGER_PORT, as somebody called so
+//	mirror ARG…            runs larder mirror at $MIRROR_PORT and $ADMIN
+//	bottlerocket DIR FILE  serves Bottlerocket's API in DIR, with the settings in FILE
+//	settings FILE          writes its live settings, and how often it committed
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -37,6 +42,7 @@ func TestScripts(t *testing.T) {
 			// Nobody answers here, and the real services are never asked.
 			env.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
 			env.Values["kept"] = map[string]string{}
+			env.Values["bottlerocket"] = map[string]*api.API{}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -54,9 +60,13 @@ func TestScripts(t *testing.T) {
 			"keep":     func(ts *testscript.TestScript, _ bool, args []string) { kept(ts)[args[0]] = treeOf(ts, args[0]) },
 			"kept":     compareKept,
 			"crlf":     crlf,
-			"big":      big,
+			"big":      enlarge,
 			"metadata": serveMetadata,
 			"stranger": stranger,
+
+			"mirror":       scriptMirror,
+			"bottlerocket": scriptBottlerocket,
+			"settings":     scriptSettings,
 		},
 	})
 }
@@ -164,7 +174,7 @@ func crlf(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func big(ts *testscript.TestScript, _ bool, args []string) {
+func enlarge(ts *testscript.TestScript, _ bool, args []string) {
 	size, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	text := ts.ReadFile(args[0])
