@@ -41,6 +41,14 @@ func (s *Server) SetUser(name, password string) {
 	s.users[name] = password
 }
 
+// SetAnonymous changes which repositories may be pulled without credentials.
+// Tokens handed out before stay good.
+func (s *Server) SetAnonymous(repos ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opts.Anonymous = append([]string{}, repos...)
+}
+
 // refusal is how a request is turned away.
 type refusal struct {
 	status             int
@@ -58,6 +66,8 @@ func (s *Server) refuse(r *http.Request, repo string) *refusal {
 	}
 	user, password, sent := r.BasicAuth()
 	switch {
+	case s.known(user, password) && !s.entitled(user, repo):
+		return &refusal{status: http.StatusForbidden}
 	case !sent && s.anonymous(repo), s.known(user, password):
 		return nil
 	case s.opts.ECR && sent:
@@ -120,7 +130,15 @@ func (s *Server) known(user, password string) bool {
 	return ok && want == password
 }
 
+// entitled reports whether a user may pull repo, or ask for nothing ("").
+func (s *Server) entitled(user, repo string) bool {
+	rights, limited := s.opts.Rights[user]
+	return !limited || repo == "" || slices.Contains(rights, repo)
+}
+
 func (s *Server) anonymous(repo string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.opts.Anonymous == nil {
 		return s.opts.Users == nil && !s.opts.ECR
 	}
@@ -150,7 +168,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		// Like Docker Hub's, the server gives a token in any case, which is
 		// good for nothing if the user has no right.
 		repo := strings.TrimSuffix(strings.TrimPrefix(r.URL.Query().Get("scope"), "repository:"), ":pull")
-		if !sent && !s.anonymous(repo) {
+		if !sent && !s.anonymous(repo) || sent && !s.entitled(user, repo) {
 			repo = ""
 		}
 		t := &token{repo: repo, left: s.opts.TokenUses}

@@ -53,6 +53,9 @@ type Options struct {
 	// to nobody in particular; nil means all when Users is empty, none
 	// otherwise.
 	Anonymous []string
+	// Rights names the repositories each user may pull; a user who is not in it
+	// may pull all.
+	Rights map[string][]string
 	// TokenUses is how many requests one token is good for; zero means any
 	// number. It makes tokens expire midway without a clock.
 	TokenUses int
