@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench e2e e2e-full e2e-kubernetes e2e-init faults crash check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook e2e e2e-full e2e-kubernetes e2e-init faults crash check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ e2e-init: ## larder init on containerd 1.6 to the newest: pulls with and without
 
 e2e-full: ## every client with every fault (needs root)
 	test/e2e/run --full
+
+bench-webhook: ## the admission webhook at 2,000 reviews a second, for a minute
+	go test -count 1 -v -run TestLoad ./central/admission -load 60s
+	go test -count 1 -run '^$$' -bench Review ./central/admission
 
 e2e-kubernetes: ## the admission webhook before three real API servers, built once (an hour), then minutes
 	test/e2e-kubernetes/run
