@@ -16,8 +16,10 @@ import (
 // A caller who brought nothing, or a token that is made out for too little, is
 // told by the challenge where a better one is to be had. One who is known and
 // has not the right is DENIED. The version check, which clients make to find
-// out how to log in, asks everybody to who brings nothing, also where anonymous
-// callers may pull.
+// out how to log in, and the list of repositories, which is another one for each
+// caller, ask everybody to log in who brings nothing, also where anonymous
+// callers may pull: most clients send no password before they are asked. Who
+// wants to be nobody gets a token for nobody.
 func (a *Authority) Authorize(ctx context.Context, from oci.Caller, want oci.Want) (oci.Subject, error) {
 	c, err := a.identify(ctx, from)
 	if err != nil {
@@ -27,7 +29,8 @@ func (a *Authority) Authorize(ctx context.Context, from oci.Caller, want oci.Wan
 		}
 		return nil, a.refuse(ctx, err, want, why)
 	}
-	if len(want.Actions) == 0 && c.IsAnonymous() && from.Authorization == "" {
+	lists := slices.Contains(want.Actions, oci.ActionCatalog)
+	if (lists || len(want.Actions) == 0) && c.IsAnonymous() && from.Authorization == "" {
 		return nil, a.refuse(ctx, oci.ErrUnauthorized, want, "")
 	}
 	for _, action := range want.Actions {
@@ -43,7 +46,7 @@ func (a *Authority) Authorize(ctx context.Context, from oci.Caller, want oci.Wan
 			return nil, a.refuse(ctx, oci.ErrUnauthorized, want, "insufficient_scope")
 		}
 	}
-	return &visitor{a, c, len(want.Actions) == 1 && want.Actions[0] == oci.ActionCatalog}, nil
+	return &visitor{a, c, lists}, nil
 }
 
 // refuse makes the answer to a caller who is not let in. Errors that are not

@@ -481,9 +481,9 @@ func TestTheCatalogShowsWhatMayBePulled(t *testing.T) {
 		"guest":   public,
 		"":        public,
 	} {
-		ways := []string{""}
+		ways := []string{r.token(user, "public/a")}
 		if user != "" {
-			ways = []string{basic(user), r.token(user, "public/a")}
+			ways = append(ways, basic(user))
 		}
 		for _, by := range ways {
 			for _, n := range []int{0, 1, 2, 100} {

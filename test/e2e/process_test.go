@@ -43,13 +43,19 @@ func environ(t *testing.T, dir string, more ...string) []string {
 // ends; if the test failed, its last words are shown.
 func spawn(t *testing.T, dir, path string, args ...string) *process {
 	t.Helper()
+	return spawnWith(t, dir, environ(t, dir), path, args...)
+}
+
+// spawnWith is spawn with an environment.
+func spawnWith(t *testing.T, dir string, env []string, path string, args ...string) *process {
+	t.Helper()
 	log, err := os.CreateTemp(dir, filepath.Base(path)+"-*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
 	p := &process{cmd: exec.Command(path, args...), log: log.Name(), exited: make(chan struct{})}
-	p.cmd.Env = environ(t, dir)
+	p.cmd.Env = env
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
