@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -92,9 +93,20 @@ func (s scope) decide(i image) Verdict {
 	return v
 }
 
-// invalid is the verdict on what is not an image reference.
+// invalid is the verdict on what is not an image reference. The parser's errors
+// repeat some of what they were given, which may be anything.
 func (s scope) invalid(err error) Verdict {
-	return Verdict{Mode: s.mode, Rule: "invalid", Reason: "not a valid image reference: " + err.Error()}
+	const most = 200
+	text := strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, err.Error())
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return Verdict{Mode: s.mode, Rule: "invalid", Reason: "not a valid image reference: " + text}
 }
 
 func (s scope) inScope(what string, own bool) string {

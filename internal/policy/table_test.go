@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,6 +31,9 @@ func TestTheTable(t *testing.T) {
 func consistent(t *testing.T, p *policy.Policy, namespace, image string) {
 	t.Helper()
 	v := p.DecideImage(namespace, image)
+	if len(v.Reason) > 1000 || strings.ContainsFunc(v.Reason, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		t.Errorf("%q: nobody can read the reason %q", image, v.Reason)
+	}
 	if v.Normalized == "" {
 		if v.Allowed && image != "" {
 			t.Errorf("%q has no one spelling, and is allowed: %+v", image, v)
@@ -76,6 +80,7 @@ func FuzzDecide(f *testing.F) {
 			f.Add(image)
 		}
 	}
+	f.Add("A\n" + strings.Repeat("ä", 300))
 	p, err := policy.New(policytest.Policies()["namespaces"])
 	if err != nil {
 		f.Fatal(err)
