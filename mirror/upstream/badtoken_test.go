@@ -147,8 +147,15 @@ func TestRateLimitIsExported(t *testing.T) {
 		want   float64
 		set    bool
 	}{
-		{"none", 0, false}, {"99;w=21600", 99, true}, {"98", 98, true}, {" 97 ;w=1", 97, true}, {"none", 97, true},
-		{"many", 97, true}, {"-1", 97, true}, {"99999999999999999999", 97, true}, {"0;w=21600", 0, true},
+		{"none", 0, false},
+		{"99;w=21600", 99, true},
+		{"98", 98, true},
+		{" 97 ;w=1", 97, true},
+		{"none", 97, true},
+		{"many", 97, true},
+		{"-1", 97, true},
+		{"99999999999999999999", 97, true},
+		{"0;w=21600", 0, true},
 	} {
 		header.Store(test.header)
 		if _, err := c.Manifest(t.Context(), o.tag("v1")); err != nil {

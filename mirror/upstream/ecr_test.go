@@ -318,14 +318,24 @@ func TestAWSCredentials(t *testing.T) {
 	}{
 		{"environment", nil, nil, "AKIDENV", nil},
 		{"shared file", map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SHARED_CREDENTIALS_FILE": profile, "AWS_PROFILE": "nodes"}, nil, "AKIDENV", nil},
-		{"web identity", map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/irsa", "AWS_WEB_IDENTITY_TOKEN_FILE": token}, nil, "ASIAIRSA",
-			[]cloud.Call{{Service: "sts", Action: "AssumeRoleWithWebIdentity", Role: "arn:aws:iam::123456789012:role/irsa"}}},
+		{
+			"web identity",
+			map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/irsa", "AWS_WEB_IDENTITY_TOKEN_FILE": token},
+			nil, "ASIAIRSA",
+			[]cloud.Call{{Service: "sts", Action: "AssumeRoleWithWebIdentity", Role: "arn:aws:iam::123456789012:role/irsa"}},
+		},
 		{"pod identity", map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "stand-in", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": podToken}, nil, "ASIACONTAINER", nil},
 		{"instance role", map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, nil, "ASIANODE", nil},
-		{"role of another account", nil, &AWS{RoleARN: "arn:aws:iam::210987654321:role/pull"}, "ASIAPULL",
-			[]cloud.Call{{Service: "sts", Action: "AssumeRole", Region: "eu-west-1", AccessKey: "AKIDENV", Role: "arn:aws:iam::210987654321:role/pull"}}},
-		{"role from the instance's", map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, &AWS{Region: "eu-west-1", RoleARN: "arn:aws:iam::210987654321:role/pull"}, "ASIAPULL",
-			[]cloud.Call{{Service: "sts", Action: "AssumeRole", Region: "eu-west-1", AccessKey: "ASIANODE", Role: "arn:aws:iam::210987654321:role/pull"}}},
+		{
+			"role of another account", nil, &AWS{RoleARN: "arn:aws:iam::210987654321:role/pull"}, "ASIAPULL",
+			[]cloud.Call{{Service: "sts", Action: "AssumeRole", Region: "eu-west-1", AccessKey: "AKIDENV", Role: "arn:aws:iam::210987654321:role/pull"}},
+		},
+		{
+			"role from the instance's",
+			map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+			&AWS{Region: "eu-west-1", RoleARN: "arn:aws:iam::210987654321:role/pull"}, "ASIAPULL",
+			[]cloud.Call{{Service: "sts", Action: "AssumeRole", Region: "eu-west-1", AccessKey: "ASIANODE", Role: "arn:aws:iam::210987654321:role/pull"}},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := newECR(t, registry.Options{ECR: true}, ecrHostA)
