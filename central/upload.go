@@ -127,6 +127,9 @@ func (c *Central) Push(ctx context.Context, name oci.Name, body io.Reader, dgst 
 		return oci.Descriptor{}, err
 	}
 	defer c.unuse(id)
+	if _, err := c.statBlob(ctx, name, dgst); err == nil {
+		r.limit = func(int64) error { return c.roomFor(name.Repository, 0) } // it is counted already
+	}
 	desc, err := c.pushDraft(ctx, r, name, id, body, dgst)
 	err = errors.Join(err, r.draft.Close())
 	if err != nil {

@@ -27,7 +27,7 @@ const (
 	// much at once do not fill the memory.
 	largeReview = 256 << 10
 	// maxLarge is how many of those there are at a time.
-	maxLarge = 4
+	maxLarge = 2
 )
 
 // ServeHTTP implements http.Handler.
