@@ -111,11 +111,14 @@ func (c *Client) ofCloud(e *entry) *credential {
 		if c.found.gcp == nil {
 			src := &googleSource{metadata: c.found.metadata, env: c.env, now: c.now}
 			c.found.gcp = c.newCredential("google", src, c.timeouts.Token)
+			c.found.gcp.found = true
 		}
 		return c.found.gcp
 	case isAzure(e.host):
 		src := &azureSource{base: e.base, transport: e.exchange.foreign, metadata: c.found.metadata, env: c.env, now: c.now}
-		return c.newCredential(e.host, src, c.timeouts.Token)
+		cred := c.newCredential(e.host, src, c.timeouts.Token)
+		cred.found = true
+		return cred
 	}
 	return nil
 }
@@ -126,6 +129,7 @@ func (c *Client) ecrCredential(key ecrKey) *credential {
 	cred, ok := c.found.ecr.get(key)
 	if !ok {
 		cred = c.newCredential(strings.TrimSuffix("ecr "+key.host.region+" "+key.role, " "), &ecrSource{host: key.host, roleARN: key.role, chain: c.found.aws}, c.timeouts.Token)
+		cred.found = key.role == ""
 		c.found.ecr.put(key, cred)
 	}
 	return cred

@@ -71,6 +71,8 @@ func (whole) scope(string) string { return "" }
 type credential struct {
 	source  source
 	timeout time.Duration // of the source
+	// found: nobody configured it, so it is told of when it is first of use.
+	found bool
 	// next is asked where the source has nothing, or fails; it may be nil, and
 	// may be shared with others.
 	next *credential
@@ -238,6 +240,10 @@ func (c *credential) keep(repository string, l login, err error) *keptLogin {
 			return old
 		}
 		l, err = login{shared: l.shared}, credentialFailure(err)
+	}
+	if c.found && l.Credential != auth.EmptyCredential {
+		c.found = false
+		c.log.Info("using the identity that this machine has in its cloud; what it fetches is the node's own")
 	}
 	kept := &keptLogin{login: l, err: err, fetched: now}
 	switch {

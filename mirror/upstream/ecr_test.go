@@ -378,6 +378,32 @@ func TestARegistryOfAnotherName(t *testing.T) {
 	}
 }
 
+// TestPullThroughCache: an ECR registry that is an endpoint of another logs in
+// as one that is asked by its own name.
+func TestPullThroughCache(t *testing.T) {
+	e := newECR(t, registry.Options{ECR: true}, ecrHostA)
+	img := e.reg.AddImage("docker-hub/team/app", "v1", registry.NewLayer(2, 100))
+	hub := newOrigin(t, answer(http.StatusNotFound, nil, ""))
+	entry := hub.entry(t)
+	entry.Endpoints = []string{"http://" + e.name(ecrHostA).Registry + "/v2/docker-hub"}
+	e.cfg.Registries = []Registry{entry}
+	c := newClientOf(t, e.cfg)
+	m, err := c.Manifest(t.Context(), hub.tag("v1"))
+	if err != nil || m.Digest != img.Digest {
+		t.Errorf("Manifest: %v, %v", m.Descriptor, err)
+	}
+	if calls := e.api.Calls("ecr"); len(calls) != 1 {
+		t.Errorf("asked of ECR: %v", calls)
+	}
+	if got := hub.requests(); len(got) != 0 {
+		t.Errorf("the registry itself was sent %q", got)
+	}
+	if !strings.Contains(e.log.String(), "using the identity that this machine has in its cloud") {
+		t.Error("the log does not say whose identity is used")
+	}
+	e.secretsStay(t)
+}
+
 // TestNoAWSCredentials: the machine is not in AWS, or its metadata service is a
 // black hole. That is found out once, soon, and costs the next request nothing.
 func TestNoAWSCredentials(t *testing.T) {
