@@ -126,6 +126,8 @@ type Timeouts struct {
 	Answer time.Duration
 	// Token bounds fetching one token: 10 s.
 	Token time.Duration
+	// Program bounds a program that is run for a credential: 10 s.
+	Program time.Duration
 	// Stall bounds how long a body may give no byte while it is read: 15 s.
 	Stall time.Duration
 }
@@ -140,6 +142,7 @@ func (t Timeouts) withDefaults() Timeouts {
 		{&t.Header, 15 * time.Second},
 		{&t.Answer, 20 * time.Second},
 		{&t.Token, 10 * time.Second},
+		{&t.Program, 10 * time.Second},
 		{&t.Stall, 15 * time.Second},
 	} {
 		if *d.field <= 0 {

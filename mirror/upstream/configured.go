@@ -1,20 +1,15 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 )
 
-const (
-	// maxFound bounds the hosts without an entry whose credentials are
-	// remembered.
-	maxFound = 256
-	// programPatience bounds a program that is run for a credential.
-	programPatience = 10 * time.Second
-)
+// maxFound bounds the hosts without an entry whose credentials are remembered.
+const maxFound = 256
 
 // AWS says of an ECR registry what its name does not.
 type AWS struct {
@@ -61,7 +56,7 @@ func (c *Client) credentialOf(r Registry, e *entry) (*credential, error) {
 	case r.Username != "" || r.Password != "" || r.PasswordFile != "":
 		return c.newCredential(r.String(), password{username: r.Username, secret: r.Password, file: r.PasswordFile, now: c.now}, c.timeouts.Token), nil
 	case r.Provider != nil:
-		return c.newCredential(r.String(), &plugin{Plugin: *r.Provider, host: e.host, now: c.now}, r.Provider.patience()), nil
+		return c.newCredential(r.String(), &plugin{Plugin: *r.Provider, host: e.host, now: c.now}, cmp.Or(r.Provider.Timeout, c.timeouts.Program)), nil
 	case r.AWS != nil:
 		h, _ := parseECRHost(e.host)
 		if r.AWS.Region != "" {
@@ -89,7 +84,7 @@ func (c *Client) foundFor(e *entry) *credential {
 	}
 	cred := c.ofCloud(e)
 	if f.docker != nil {
-		inFile := c.newCredential(e.host, &dockerLogin{file: f.docker, host: e.host, now: c.now}, programPatience)
+		inFile := c.newCredential(e.host, &dockerLogin{file: f.docker, host: e.host, now: c.now}, c.timeouts.Program)
 		inFile.next = cred
 		cred = inFile
 	}

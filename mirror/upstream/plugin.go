@@ -27,7 +27,7 @@ type Plugin struct {
 	// credentialprovider.kubelet.k8s.io/v1.
 	APIVersion string
 	// Timeout bounds one run, after which the program and all it started are
-	// killed; 10 s when zero.
+	// killed; Timeouts.Program when zero.
 	Timeout time.Duration
 	// CacheDuration is how long an answer is used that does not say; 10
 	// minutes when zero.
@@ -40,8 +40,6 @@ const (
 	// maxPluginCache bounds what an answer says.
 	maxPluginCache = 24 * time.Hour
 )
-
-func (p Plugin) patience() time.Duration { return cmp.Or(p.Timeout, programPatience) }
 
 // plugin is the source of one host's logins from a Plugin.
 type plugin struct {
@@ -80,11 +78,11 @@ func (p *plugin) login(ctx context.Context, repository string) (login, error) {
 	}
 	out, err := runProgram(ctx, request, p.Env, p.Command, p.Args...)
 	if err != nil {
-		return login{}, err
+		return login{shared: true}, err // it would fail for other images, too
 	}
 	l, err := p.read(out, repository)
 	if err != nil {
-		return login{}, fmt.Errorf("run %s: %w", filepath.Base(p.Command), err)
+		return login{shared: true}, fmt.Errorf("run %s: %w", filepath.Base(p.Command), err)
 	}
 	return l, nil
 }

@@ -166,25 +166,23 @@ func TestHelpersAndPluginsThatMisbehave(t *testing.T) {
 			}
 			o := basicOrigin(t, "u", "p")
 			plugged := o.entry(t)
-			plugged.Provider = &Plugin{Command: file, Timeout: 300 * time.Millisecond}
-			if !strings.Contains(test.name, "hangs") {
-				plugged.Provider.Timeout = time.Minute
+			patience := time.Minute
+			if strings.Contains(test.name, "hangs") {
+				patience = 300 * time.Millisecond
 			}
+			plugged.Provider = &Plugin{Command: file}
 			for name, cfg := range map[string]Config{
 				"helper": {Registries: []Registry{o.entry(t)}, DockerConfig: config},
 				"plugin": {Registries: []Registry{plugged}},
 			} {
-				if name == "helper" && strings.Contains(test.name, "hangs") {
-					continue // helpers have 10 s; TestRunProgram has what ends them
-				}
 				if err := os.RemoveAll(count); err != nil {
 					t.Fatal(err)
 				}
 				leaks := newLeaks(t)
-				cfg.Log = leaks.log
+				cfg.Log, cfg.Timeouts.Program = leaks.log, patience
 				c := newClientOf(t, cfg)
-				for range 3 {
-					_, err := c.Manifest(t.Context(), o.tag("v1"))
+				for _, repository := range []string{"team/app", "team/app", "team/other"} {
+					_, err := c.Manifest(t.Context(), oci.Reference{Name: oci.Name{Registry: o.host(), Repository: repository}, Tag: "v1"})
 					leaks.note(err)
 					if !errors.Is(err, oci.ErrUnavailable) || oci.Reason(err) != "credential" || !strings.Contains(err.Error(), test.text) {
 						t.Errorf("%s: %v", name, err)
