@@ -55,10 +55,14 @@ func (t *containerd) Plan(ctx context.Context, cfg Config) ([]Change, error) {
 		return nil, fmt.Errorf("%s: %w: %s; move what they say to %s/<registry>/hosts.toml, then run this again", state.main, ErrConflict, strings.Join(conflicts, ", "), roots[0])
 	}
 	options := hostsOptions{dialTimeout: state.release.atLeast(2, 1)}
-	for _, lookup := range [][]string{roots, literal} {
-		if len(lookup) == 0 {
-			continue
-		}
+	lookups := [][]string{roots}
+	if literal != nil {
+		lookups = append(lookups, literal)
+	}
+	if configured {
+		lookups = append(lookups, state.otherRoots()...)
+	}
+	for _, lookup := range lookups {
 		planned, err := t.node.planHosts(lookup, cfg, options)
 		if err != nil {
 			return nil, err
@@ -159,21 +163,43 @@ func (n *Node) inspectContainerd(ctx context.Context) (containerdState, error) {
 // the name of one (HostDirFromRoot, given the raw config_path, in the CRI
 // plugin's image_pull.go from 2.1 to 2.4 at least).
 func (s containerdState) roots() (roots, literal []string, configured bool) {
-	value := ""
-	for _, e := range s.ways {
-		value = e.configPath()
-		if value == "" && s.release.atLeast(2, 2) && len(e.conflicts()) == 0 {
-			value = defaultRoots
+	values := s.values()
+	if i := slices.IndexFunc(values, func(v string) bool { return v != "" }); slices.Contains(values, "") {
+		if i >= 0 {
+			return filepath.SplitList(values[i])[:1], nil, false
 		}
-		if value == "" {
-			return []string{path.Join(path.Dir(s.main), "certs.d")}, nil, false
-		}
+		return []string{path.Join(path.Dir(s.main), "certs.d")}, nil, false
 	}
-	roots = filepath.SplitList(value)
+	roots = filepath.SplitList(values[0])
 	if len(roots) > 1 && s.transfers() {
-		literal = []string{path.Clean(value)}
+		literal = []string{path.Clean(values[0])}
 	}
 	return roots, literal, true
+}
+
+// values is config_path, as each of the ways of loading ends with it.
+func (s containerdState) values() []string {
+	values := make([]string, len(s.ways))
+	for i, e := range s.ways {
+		values[i] = e.configPath()
+		if values[i] == "" && s.release.atLeast(2, 2) && len(e.conflicts()) == 0 {
+			values[i] = defaultRoots
+		}
+	}
+	return values
+}
+
+// otherRoots are the directories of the other ways of loading, when it is not
+// known which is this containerd's and they differ.
+func (s containerdState) otherRoots() [][]string {
+	var others [][]string
+	values := s.values()
+	for i, value := range values {
+		if !slices.Contains(values[:i], value) && i > 0 {
+			others = append(others, filepath.SplitList(value))
+		}
+	}
+	return others
 }
 
 // transfers reports whether pulls may go through the transfer service.
@@ -181,7 +207,7 @@ func (s containerdState) transfers() bool {
 	if s.release.known() && !s.release.atLeast(2, 1) {
 		return false
 	}
-	return slices.ContainsFunc(s.ways, func(e *effective) bool { return e.by != loader1 && e.localPull() == "" })
+	return slices.ContainsFunc(s.ways, func(e *effective) bool { return !e.by.old() && e.localPull() == "" })
 }
 
 func (s containerdState) conflicts() []string {
@@ -204,6 +230,9 @@ func (s containerdState) describe() string {
 	}
 	roots, literal, _ := s.roots()
 	text += " reads registries' directories from " + strings.Join(roots, ", then ")
+	for _, others := range s.otherRoots() {
+		text += ", or from " + strings.Join(others, ", then ")
+	}
 	if literal != nil {
 		text += "; its transfer service takes this list for one directory's name, so the mirror is named there as well"
 	}

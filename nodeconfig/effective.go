@@ -3,7 +3,6 @@ package nodeconfig
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -18,9 +17,12 @@ import (
 type loader int
 
 const (
-	// loader1 is 1.6 and 1.7: a file's table of a plugin replaces the whole
-	// table of those before.
-	loader1 loader = iota
+	// loader16 is the earlier 1.6: as loader1, but a relative pattern with an
+	// asterisk is looked for where the daemon was started, at /.
+	loader16 loader = iota
+	// loader1 is the later 1.6, and 1.7: a file's table of a plugin replaces
+	// the whole table of those before.
+	loader1
 	// loader20 is 2.0 to 2.2: tables are merged key by key; then all of it is
 	// migrated, from the version of the file that came last.
 	loader20
@@ -29,18 +31,7 @@ const (
 )
 
 // newest is the version of the configuration this generation writes itself.
-func (l loader) newest() int { return []int{2, 3, 4}[l] }
-
-// The tables in which the CRI plugin's image settings stand.
-const (
-	pluginV1 = "cri"                         // version 1
-	pluginV2 = "io.containerd.grpc.v1.cri"   // version 2
-	pluginV3 = "io.containerd.cri.v1.images" // version 3 and 4
-)
-
-// defaultRoots is what containerd 2.2 and newer take for an empty config_path
-// when no mirrors are set.
-const defaultRoots = "/etc/containerd/certs.d:/etc/docker/certs.d"
+func (l loader) newest() int { return []int{2, 2, 3, 4}[l] }
 
 // parseError is a file of the runtime that cannot be parsed.
 type parseError struct {
@@ -92,7 +83,7 @@ type effective struct {
 // in place of those on the node.
 func (n *Node) load(main string, by loader, overlay map[string][]byte) (*effective, error) {
 	e := &effective{by: by, all: map[string]any{}}
-	if by != loader1 {
+	if !by.old() {
 		e.version = by.newest()
 	}
 	pending, loaded := []string{main}, map[string]bool{}
@@ -125,10 +116,7 @@ func (n *Node) load(main string, by loader, overlay map[string][]byte) (*effecti
 			return nil, err
 		}
 		for _, pattern := range stringsOf(tables["imports"]) {
-			pattern = filepath.Clean(pattern)
-			if !path.IsAbs(pattern) {
-				pattern = path.Join(path.Dir(name), pattern)
-			}
+			pattern = by.pattern(name, pattern)
 			file.imports = append(file.imports, pattern)
 			if !strings.Contains(pattern, "*") {
 				pending = append(pending, pattern)
@@ -142,8 +130,33 @@ func (n *Node) load(main string, by loader, overlay map[string][]byte) (*effecti
 		}
 		e.files = append(e.files, file)
 	}
+	// Before 2.3 only the version that is left in the end is looked at.
+	if e.version > by.newest() {
+		return nil, e.tooNew(main, e.version)
+	}
 	e.finish()
 	return e, nil
+}
+
+// tooNew is why containerd refuses a configuration of a later version.
+func (e *effective) tooNew(file string, version int) error {
+	return &parseError{path: file, cause: fmt.Errorf("its version is %d, and this containerd knows at most %d", version, e.by.newest())}
+}
+
+// old reports whether it is a loader of 1.x.
+func (l loader) old() bool { return l <= loader1 }
+
+// pattern is where a file's import is looked for.
+func (l loader) pattern(file, text string) string {
+	text = filepath.Clean(text)
+	switch {
+	case path.IsAbs(text):
+		return text
+	case l == loader16 && strings.Contains(text, "*"):
+		return path.Join("/", text)
+	default:
+		return path.Join(path.Dir(file), text)
+	}
 }
 
 // glob lists the files a pattern matches, those of overlay included, in order.
@@ -179,8 +192,8 @@ func (e *effective) merge(file configFile) error {
 	tables := clone(file.tables)
 	plugins, _ := tables["plugins"].(map[string]any)
 	switch {
-	case version > e.by.newest():
-		return &parseError{path: file.name, cause: fmt.Errorf("its version is %d, and this containerd knows at most %d", version, e.by.newest())}
+	case e.by == loader23 && version > e.by.newest():
+		return e.tooNew(file.name, version)
 	case e.by == loader20 && version < 2:
 		plugins = nameV1(plugins)
 		version = e.version
@@ -189,7 +202,7 @@ func (e *effective) merge(file configFile) error {
 			migrateImages(plugins)
 			plugins = nameV1(plugins)
 		}
-		if version < 3 {
+		if version < 4 {
 			migrateImages(plugins)
 		}
 		version = e.version
@@ -200,7 +213,7 @@ func (e *effective) merge(file configFile) error {
 	if plugins != nil {
 		tables["plugins"] = plugins
 	}
-	if e.by == loader1 {
+	if e.by.old() {
 		merged, _ := e.all["plugins"].(map[string]any)
 		for name, table := range plugins {
 			if merged == nil {
@@ -225,141 +238,17 @@ func (e *effective) finish() {
 	}
 	name := pluginV3
 	switch {
-	case e.by == loader1 && e.version < 2:
+	case e.by.old() && e.version < 2:
 		name = pluginV1
-	case e.by == loader1:
+	case e.by.old():
 		name = pluginV2
 	case e.by == loader20 && e.version < 3:
 		migrateImages(plugins)
 	}
 	e.images, _ = plugins[name].(map[string]any)
-	if e.by == loader1 {
+	if e.by.old() {
 		e.images = imagesV2(e.images)
 	}
-}
-
-// registry is the table registry of the settings for images.
-func (e *effective) registry() map[string]any {
-	registry, _ := e.images["registry"].(map[string]any)
-	return registry
-}
-
-// configPath is config_path as it is written; empty when it is not set.
-func (e *effective) configPath() string {
-	text, _ := e.registry()["config_path"].(string)
-	return text
-}
-
-// conflicts names the tables that keep containerd's CRI plugin from loading once
-// config_path is set (ValidateImageConfig; ValidatePluginConfig in 1.x).
-func (e *effective) conflicts() []string {
-	var names []string
-	if mirrors, ok := e.registry()["mirrors"].(map[string]any); ok {
-		for _, name := range slices.Sorted(maps.Keys(mirrors)) {
-			names = append(names, fmt.Sprintf("registry.mirrors.%q", name))
-		}
-	}
-	configs, _ := e.registry()["configs"].(map[string]any)
-	for _, name := range slices.Sorted(maps.Keys(configs)) {
-		config, _ := configs[name].(map[string]any)
-		if _, ok := config["tls"]; ok && e.by == loader1 {
-			names = append(names, fmt.Sprintf("registry.configs.%q.tls", name))
-		}
-	}
-	return names
-}
-
-// localPull says why containerd 2.1 and newer fetch images in the CRI plugin and
-// not by the transfer service; empty when they use the service
-// (CheckLocalImagePullConfigs).
-func (e *effective) localPull() string {
-	flag := func(key string, byDefault bool) bool {
-		if v, ok := e.images[key].(bool); ok {
-			return v
-		}
-		return byDefault
-	}
-	some := func(key string) bool {
-		table, _ := e.registry()[key].(map[string]any)
-		return len(table) > 0
-	}
-	downloads, ok := e.images["max_concurrent_downloads"].(int64)
-	switch {
-	case flag("use_local_image_pull", false):
-		return "use_local_image_pull"
-	case !flag("disable_snapshot_annotations", true):
-		return "disable_snapshot_annotations = false"
-	case flag("discard_unpacked_layers", false):
-		return "discard_unpacked_layers = true"
-	case some("mirrors"), some("configs"), some("auths"):
-		return "registry.mirrors, configs or auths"
-	case ok && downloads != 3:
-		return "max_concurrent_downloads"
-	case flag("image_pull_with_sync_fs", false):
-		return "image_pull_with_sync_fs"
-	}
-	return ""
-}
-
-// socket is where this containerd answers.
-func (e *effective) socket() string {
-	plugins, _ := e.all["plugins"].(map[string]any)
-	server, _ := plugins["io.containerd.server.v1.grpc"].(map[string]any)
-	old, _ := e.all["grpc"].(map[string]any)
-	for _, table := range []map[string]any{server, old} {
-		if address, ok := table["address"].(string); ok && address != "" {
-			return address
-		}
-	}
-	return "/run/containerd/containerd.sock"
-}
-
-// nameV1 gives the plugin that version 1 calls cri its later name.
-func nameV1(plugins map[string]any) map[string]any {
-	table, ok := plugins[pluginV1]
-	if !ok {
-		return plugins
-	}
-	plugins = maps.Clone(plugins)
-	delete(plugins, pluginV1)
-	plugins[pluginV2] = table
-	return plugins
-}
-
-// migrateImages copies the settings for images from where version 2 has them to
-// where version 3 has them, replacing what is there, table by table
-// (configMigration in plugins/cri/images).
-func migrateImages(plugins map[string]any) {
-	old, ok := plugins[pluginV2].(map[string]any)
-	if !ok {
-		return
-	}
-	images, _ := plugins[pluginV3].(map[string]any)
-	if images == nil {
-		images = map[string]any{}
-	}
-	maps.Copy(images, imagesV2(old))
-	plugins[pluginV3] = images
-}
-
-// imagesV2 picks the settings for images out of the whole CRI plugin's.
-func imagesV2(cri map[string]any) map[string]any {
-	images := map[string]any{}
-	for _, key := range []string{"registry", "max_concurrent_downloads", "image_pull_progress_timeout", "image_pull_with_sync_fs"} {
-		if value, ok := cri[key]; ok {
-			images[key] = value
-		}
-	}
-	containerd, _ := cri["containerd"].(map[string]any)
-	if _, ok := containerd["runtimes"]; !ok {
-		return images // the migration stops here, too
-	}
-	for _, key := range []string{"snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"} {
-		if value, ok := containerd[key]; ok {
-			images[key] = value
-		}
-	}
-	return images
 }
 
 // mergeTables puts from into to, table by table; other values replace.

@@ -26,7 +26,7 @@ func TestEffective(t *testing.T) {
 		"version 2 with names of 3":          {"version = 2\n" + v3in, "", [3]string{"", "/three", "/three"}},
 		"version 2 with names of 2 and 3":    {"version = 2\n" + v2in + v3in, "", [3]string{"/two", "/two", "/two"}},
 		"version 3":                          {"version = 3\n" + v3in, "", [3]string{"!", "/three", "/three"}},
-		"version 3 with names of 2":          {"version = 3\n" + v2in, "", [3]string{"!", "", ""}},
+		"version 3 with names of 2":          {"version = 3\n" + v2in, "", [3]string{"!", "", "/two"}},
 		"version 4":                          {"version = 4\n" + v3in, "", [3]string{"!", "!", "/three"}},
 		"version 5":                          {"version = 5\n", "", [3]string{"!", "!", "!"}},
 		"not imported":                       {"version = 2\n", v3in, [3]string{"", "", ""}},

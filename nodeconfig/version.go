@@ -51,7 +51,9 @@ func (r release) atLeast(major, minor int) bool {
 func (r release) loaders() []loader {
 	switch {
 	case !r.known():
-		return []loader{loader1, loader20, loader23}
+		return []loader{loader1, loader16, loader20, loader23}
+	case r.major < 2 && r.minor < 7:
+		return []loader{loader1, loader16} // which of the two came with a patch
 	case r.major < 2:
 		return []loader{loader1}
 	case r.atLeast(2, 3):

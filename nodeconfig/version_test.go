@@ -113,7 +113,7 @@ func TestAskContainerd(t *testing.T) {
 func TestContainerdRelease(t *testing.T) {
 	n := nodeAt(t.TempDir())
 	r, _, running := n.containerdRelease(t.Context(), "/run/containerd/containerd.sock")
-	if r.known() || running || r.atLeast(1, 0) || len(r.loaders()) != 3 {
+	if r.known() || running || r.atLeast(1, 0) || len(r.loaders()) != 4 {
 		t.Errorf("got %v, running %v", r, running)
 	}
 	n.ContainerdVersion = "1.7.27"

@@ -130,12 +130,7 @@ func initRows() []initRow {
 // TestInit has larder init configure real containerds: each is started on what
 // it wrote, pulls an image through the mirror, and another one without it.
 func TestInit(t *testing.T) {
-	programs := map[string]string{"1.6": "/usr/bin/containerd", "newest": bin(t, "containerd")}
-	if *releasesFlag != "" {
-		for _, release := range []string{"1.7", "2.0", "2.1", "2.2", "2.3"} {
-			programs[release] = filepath.Join(*releasesFlag, release, "containerd")
-		}
-	}
+	programs := initPrograms(t)
 	for _, row := range initRows() {
 		for _, release := range []string{"1.6", "1.7", "2.0", "2.1", "2.2", "2.3", "newest"} {
 			if len(row.releases) > 0 && !slices.Contains(row.releases, release) {
@@ -150,6 +145,18 @@ func TestInit(t *testing.T) {
 			})
 		}
 	}
+}
+
+// initPrograms are the containerds there are, by release.
+func initPrograms(t *testing.T) map[string]string {
+	t.Helper()
+	programs := map[string]string{"1.6": "/usr/bin/containerd", "newest": bin(t, "containerd")}
+	if *releasesFlag != "" {
+		for _, release := range []string{"1.7", "2.0", "2.1", "2.2", "2.3"} {
+			programs[release] = filepath.Join(*releasesFlag, release, "containerd")
+		}
+	}
+	return programs
 }
 
 // initNode is a machine of its own as far as /etc goes.
