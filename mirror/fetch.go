@@ -31,7 +31,7 @@ var errRangeIgnored = errors.New("upstream ignores range")
 // resumes at the missing offset when the stream breaks. It gives up by failing
 // the fill.
 func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
-	buf := f.m.buffers.get()
+	buf := f.m.buffers.get(f.size)
 	defer f.m.buffers.put(buf)
 	defer f.retire(ft)
 	barren := 0

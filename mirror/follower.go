@@ -184,7 +184,7 @@ func (fw *follower) send(w io.Writer, n int64) (int64, error) {
 		fw.file, _ = fw.f.ingest.Open()
 	}
 	if fw.file == nil {
-		buf := fw.f.m.buffers.get()
+		buf := fw.f.m.buffers.get(smallBuffer)
 		defer fw.f.m.buffers.put(buf)
 		part := (*buf)[:min(int64(len(*buf)), n)]
 		k, err := fw.f.ingest.ReadAt(part, fw.off)

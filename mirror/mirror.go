@@ -241,19 +241,3 @@ func (t *tasks) stop(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
-
-// bufferSize is what fetchers read at a time, in bytes.
-const bufferSize = 128 << 10
-
-// buffers are what they read into, reused.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) get() *[]byte {
-	if buf, ok := b.pool.Get().(*[]byte); ok {
-		return buf
-	}
-	buf := make([]byte, bufferSize)
-	return &buf
-}
-
-func (b *buffers) put(buf *[]byte) { b.pool.Put(buf) }

@@ -63,7 +63,9 @@ func measurements() []measurement {
 	return []measurement{
 		{"cold", (*bench).cold},
 		{"capped", (*bench).capped},
+		{"small", (*bench).small},
 		{"many", (*bench).many},
+		{"crowd", (*bench).crowd},
 		{"memory", (*bench).memory},
 		{"hot", (*bench).hot},
 		{"range", (*bench).ranged},

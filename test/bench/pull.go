@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,8 +33,8 @@ func pullMain(ctx context.Context, args []string) error {
 	url := flags.String("host", "", "URL to pull from")
 	ns := flags.String("ns", "", "registry to name to a mirror; empty for none")
 	repo := flags.String("repo", "", "repository")
-	tag := flags.String("tag", "", "tag")
-	n := flags.Int("n", 1, "clients")
+	tag := flags.String("tag", "", "tags, separated by commas")
+	n := flags.Int("n", 1, "clients for each tag")
 	unchecked := flags.Bool("unchecked", false, "do not hash")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
@@ -42,13 +43,14 @@ func pullMain(ctx context.Context, args []string) error {
 	if *ns != "" {
 		host.Form = client.NS
 	}
-	ref := oci.Reference{Name: oci.Name{Registry: *ns, Repository: *repo}, Tag: *tag}
+	tags := strings.Split(*tag, ",")
 
 	var wg sync.WaitGroup
-	reports := make([]client.Report, *n)
-	errs := make([]error, *n)
+	reports := make([]client.Report, *n*len(tags))
+	errs := make([]error, len(reports))
 	start := time.Now()
-	for i := range *n {
+	for i := range reports {
+		ref := oci.Reference{Name: oci.Name{Registry: *ns, Repository: *repo}, Tag: tags[i%len(tags)]}
 		wg.Go(func() {
 			c, err := client.New(client.Config{Hosts: []client.Host{host}, Unchecked: *unchecked})
 			if err != nil {

@@ -18,6 +18,7 @@ const (
 	ratioAtLeast                   // the same
 	aboveAtMost                    // Larder's less the reference's
 	atMost                         // Larder's alone
+	ratio                          // Larder's by the reference's; no bar
 )
 
 // row is one line of the table. Values are one for each repetition, by
@@ -44,7 +45,7 @@ func (r *row) figures() []float64 {
 	var all []float64
 	for i, v := range r.values[larder] {
 		switch r.how {
-		case ratioAtMost, ratioAtLeast:
+		case ratioAtMost, ratioAtLeast, ratio:
 			v /= r.values[r.ref][i]
 		case aboveAtMost:
 			v -= r.values[r.ref][i]
@@ -61,6 +62,9 @@ func (r *row) figure() (float64, bool) {
 		return 0, false
 	}
 	v := median(all)
+	if r.how == ratio {
+		return v, true
+	}
 	if r.how == ratioAtLeast {
 		if r.worst {
 			v = slices.Min(all)
@@ -76,6 +80,8 @@ func (r *row) figure() (float64, bool) {
 // bar says what has to hold.
 func (r *row) bar() string {
 	switch r.how {
+	case ratio:
+		return "none"
 	case ratioAtMost:
 		return fmt.Sprintf("≤ %.4g × %s", r.limit, r.ref)
 	case ratioAtLeast:

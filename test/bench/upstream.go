@@ -91,7 +91,7 @@ func obey(reg *registry.Server, o order) (news, error) {
 	if o.Image != nil {
 		var layers []registry.Layer
 		for i, size := range o.Image {
-			layers = append(layers, registry.NewLayer(o.Seed<<8|uint64(i), size))
+			layers = append(layers, registry.NewLayer(o.Seed<<16|uint64(i), size))
 		}
 		img := reg.AddPlatform(o.Repo, "", "amd64", layers...)
 		reg.AddIndex(o.Repo, o.Tag, img)
@@ -171,11 +171,17 @@ type image struct {
 // add puts an image there that nobody has seen, with layers of these sizes in
 // MiB, and empties the count.
 func (u *upstream) add(ctx context.Context, mib ...int64) (image, error) {
-	u.images++
-	o := order{Repo: "bench/app", Tag: fmt.Sprintf("v%d", u.images), Seed: u.images, Forget: true}
-	for _, m := range mib {
-		o.Image = append(o.Image, m<<20)
+	sizes := make([]int64, len(mib))
+	for i, m := range mib {
+		sizes[i] = m << 20
 	}
+	return u.addSizes(ctx, sizes)
+}
+
+// addSizes is add with sizes in bytes.
+func (u *upstream) addSizes(ctx context.Context, sizes []int64) (image, error) {
+	u.images++
+	o := order{Repo: "bench/app", Tag: fmt.Sprintf("v%d", u.images), Seed: u.images, Image: sizes, Forget: true}
 	n, err := u.tell(ctx, o)
 	return image{n, o.Repo, o.Tag}, err
 }
