@@ -58,6 +58,7 @@ spec: {containers: [{image: quay.io/a/x}], volumes: [{image: {reference: ghcr.io
 		{"a policy that is none", []string{"nginx", "--config", bad}, 2, "", `bad.yaml:1:28: image_validation.allow[0]: "ubuntu" names no registry; as an image it is on Docker Hub; did you mean "docker.io/library/ubuntu"?`},
 		{"no such manifest", []string{"-f", dir + "/missing"}, 2, "", "no such file"},
 		{"a manifest that is none", []string{"-f", text}, 2, "", "text.yaml: read document 1: "},
+		{"a manifest of nothing", []string{"-f", os.DevNull}, 2, "", "/dev/null: no object in it"},
 		{"an unknown format", []string{"nginx", "--output", "xml"}, 2, "", `--output "xml": write text or json`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -92,6 +92,10 @@ func runPolicyTest(cmd *cobra.Command, f tryFlags, images []string) error {
 		if err != nil {
 			return usageErrorf("%s: %v", file, err)
 		}
+		if len(objects) == 0 {
+			// Most likely what should have written them has failed.
+			return usageErrorf("%s: no object in it", file)
+		}
 		for _, o := range objects {
 			o.Namespace = cmp.Or(o.Namespace, f.namespace)
 			for _, image := range o.Images {

@@ -143,7 +143,7 @@ func (c *compiler) rules(path string, s scope, allow, deny []Rule) []rule {
 func (c *compiler) add(rules []rule, at string, s scope, r Rule, action Action) []rule {
 	e, wrong := parseEntry(r.Image, c.aliases)
 	if wrong != nil {
-		c.note(at, wrong.text, wrong.fix)
+		c.note(at, wrong.text, wrong.advice(c.aliases))
 		return rules
 	}
 	if portless(e) {

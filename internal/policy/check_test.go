@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -155,4 +156,38 @@ func TestWarnings(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
+}
+
+// FuzzEntries holds every text to this: it is an entry, and so is its one
+// spelling, which is then the same; or it is a mistake, and what was meant
+// instead, where that is said, is an entry.
+func FuzzEntries(f *testing.F) {
+	for _, s := range []string{
+		"docker.io/ubuntu", "nginx:1", "https://ghcr.io/a", "*.example.com/x/*", "ghcr.io/a*", "A/b", "[::1]:5000/x", "bitnami/*", "x@sha256:0", "a/b/c/*/d",
+		"docker.io/library/", "/x", " y ", "index.docker.io:443/q", "*", "a//b", "ghcr.io/A//B", "http://http://x", "docker.io/A", "*.docker.io/x", "localhost:443", "\x00", "ä.io",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := policy.New(policy.Config{Default: policy.Deny, Allow: rules(s)})
+		if err == nil {
+			text := p.Summary().Allow[0]
+			if again := mustNew(t, policy.Config{Allow: rules(text)}).Summary().Allow[0]; again != text {
+				t.Errorf("%q is %q is %q", s, text, again)
+			}
+			return
+		}
+		_, meant, _ := strings.Cut(err.Error(), "; did you mean ")
+		for meant != "" {
+			quoted, err := strconv.QuotedPrefix(meant)
+			if err != nil {
+				t.Fatalf("%q: %v in %q", s, err, meant)
+			}
+			entry, _ := strconv.Unquote(quoted)
+			if _, err := policy.New(policy.Config{Allow: rules(entry)}); err != nil {
+				t.Errorf("%q was answered by %q, which is %v", s, entry, err)
+			}
+			meant = strings.TrimPrefix(strings.TrimSuffix(meant[len(quoted):], "?"), " or ")
+		}
+	})
 }

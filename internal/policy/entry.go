@@ -71,15 +71,40 @@ func (e entry) same(f entry) bool {
 	return e.host == f.host && e.wild == f.wild && e.path == f.path
 }
 
-// mistake says what is wrong with an entry, and what to write instead.
-type mistake struct{ text, fix string }
+// mistake says what is wrong with an entry, and what to write instead: fix in
+// words, or else what was probably meant.
+type mistake struct {
+	text, fix string
+	meant     []string
+}
 
-func didYouMean(entries ...string) string {
-	quoted := make([]string, len(entries))
-	for i, e := range entries {
-		quoted[i] = fmt.Sprintf("%q", e)
+// advice is the fix, in words. What was meant may have mistakes of its own; only
+// what is an entry in the end is proposed.
+func (m *mistake) advice(aliases map[string]string) string {
+	entries := m.entries(aliases, 4)
+	switch {
+	case len(m.meant) == 0:
+		return m.fix
+	case len(entries) == 0:
+		return `write a registry, with a path if you like: "ghcr.io/org"`
 	}
-	return "did you mean " + strings.Join(quoted, " or ") + "?"
+	for i, e := range entries {
+		entries[i] = fmt.Sprintf("%q", e)
+	}
+	return "did you mean " + strings.Join(entries, " or ") + "?"
+}
+
+// entries follows what was meant to entries, over so many mistakes.
+func (m *mistake) entries(aliases map[string]string, steps int) (entries []string) {
+	for _, meant := range m.meant {
+		_, wrong := parseEntry(meant, aliases)
+		if wrong == nil {
+			entries = append(entries, meant)
+		} else if steps > 0 {
+			entries = append(entries, wrong.entries(aliases, steps-1)...)
+		}
+	}
+	return entries
 }
 
 // parseEntry reads an entry. It accepts only what matches some image, and what
@@ -110,7 +135,7 @@ func parseEntry(s string, aliases map[string]string) (e entry, wrong *mistake) {
 		return e, nil
 	}
 	if lower := strings.ToLower(path); lower != path {
-		return entry{}, &mistake{fmt.Sprintf("%q can never match: repositories are in lower case", s), didYouMean(strings.Replace(s, path, lower, 1))}
+		return entry{}, &mistake{text: fmt.Sprintf("%q can never match: repositories are in lower case", s), meant: []string{strings.Replace(s, path, lower, 1)}}
 	}
 	if _, err := oci.NewName("localhost", path); err != nil {
 		return entry{}, &mistake{text: fmt.Sprintf("%q can never match: %v", s, clean(err))}
@@ -123,8 +148,8 @@ func parseEntry(s string, aliases map[string]string) (e entry, wrong *mistake) {
 	}
 	if !e.below {
 		return entry{}, &mistake{
-			fmt.Sprintf("%q is not what it looks like: as an image it is %s/library/%s", s, dockerHub, path),
-			didYouMean(dockerHub+"/library/"+path, dockerHub+"/"+path+"/*"),
+			text:  fmt.Sprintf("%q is not what it looks like: as an image it is %s/library/%s", s, dockerHub, path),
+			meant: []string{dockerHub + "/library/" + path, dockerHub + "/" + path + "/*"},
 		}
 	}
 	return e, nil
@@ -135,25 +160,25 @@ func misread(s string) *mistake {
 	bare := strings.TrimSpace(s)
 	switch _, rest, scheme := strings.Cut(bare, "://"); {
 	case bare == "":
-		return &mistake{"the entry is empty", `write a registry, with a path if you like: "ghcr.io/org"`}
+		return &mistake{text: "the entry is empty", fix: `write a registry, with a path if you like: "ghcr.io/org"`}
 	case bare == "*" || bare == "**" || bare == "*/*" || bare == "/":
-		return &mistake{fmt.Sprintf("%q: an entry for every image is what default is for", s), "write default: Allow or default: Deny"}
+		return &mistake{text: fmt.Sprintf("%q: an entry for every image is what default is for", s), fix: "write default: Allow or default: Deny"}
 	case scheme:
-		return &mistake{fmt.Sprintf("%q can never match: images are named without a scheme", s), didYouMean(rest)}
+		return &mistake{text: fmt.Sprintf("%q can never match: images are named without a scheme", s), meant: []string{rest}}
 	case bare[0] == '/':
-		return &mistake{fmt.Sprintf("%q can never match: it starts with a slash", s), didYouMean(strings.TrimLeft(bare, "/"))}
+		return &mistake{text: fmt.Sprintf("%q can never match: it starts with a slash", s), meant: []string{strings.TrimLeft(bare, "/")}}
 	case bare != s:
-		return &mistake{fmt.Sprintf("%q can never match: it has a space", s), didYouMean(bare)}
+		return &mistake{text: fmt.Sprintf("%q can never match: it has a space", s), meant: []string{bare}}
 	}
 	if name, _, ok := strings.Cut(s, "@"); ok {
-		return &mistake{fmt.Sprintf("%q: an entry is about a repository, not about one digest", s), didYouMean(spelledOut(untagged(name)))}
+		return &mistake{text: fmt.Sprintf("%q: an entry is about a repository, not about one digest", s), meant: []string{spelledOut(untagged(name))}}
 	}
 	first, _, hasPath := strings.Cut(s, "/")
 	if name := untagged(s); name != s && (hasPath || !isNumber(s[len(name)+1:])) && !strings.Contains(s[len(name):], "]") {
-		return &mistake{fmt.Sprintf("%q: an entry is about a repository, not about one tag", s), didYouMean(spelledOut(name))}
+		return &mistake{text: fmt.Sprintf("%q: an entry is about a repository, not about one tag", s), meant: []string{spelledOut(name)}}
 	}
 	if !strings.ContainsAny(first, ".:[") && !strings.EqualFold(first, "localhost") {
-		return &mistake{fmt.Sprintf("%q names no registry; as an image it is on Docker Hub", s), didYouMean(spelledOut(s))}
+		return &mistake{text: fmt.Sprintf("%q names no registry; as an image it is on Docker Hub", s), meant: []string{spelledOut(s)}}
 	}
 	return nil
 }
@@ -184,13 +209,11 @@ func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") =
 
 // badStar explains wildcards to one who hoped for more.
 func badStar(s string) *mistake {
-	m := &mistake{
-		fmt.Sprintf("%q: a * stands alone, at the end behind a slash or at the start before a dot", s),
-		`write "ghcr.io/org/*" or "*.example.com"`,
-	}
-	before, _, _ := strings.Cut(strings.TrimRight(s, "*"), "*")
-	if before = strings.TrimRight(before, "/"); strings.TrimRight(s, "*") != s && !strings.ContainsAny(strings.TrimRight(s, "*"), "*?[") && strings.Contains(before, "/") {
-		m.fix = didYouMean(before + "/*")
+	m := &mistake{text: fmt.Sprintf("%q: a * stands alone, at the end behind a slash or at the start before a dot", s)}
+	if before := strings.TrimRight(strings.TrimRight(s, "*"), "/"); before != s && strings.Contains(before, "/") && !strings.ContainsAny(before, "*?") {
+		m.meant = []string{before + "/*"}
+	} else {
+		m.fix = `write "ghcr.io/org/*" or "*.example.com"`
 	}
 	return m
 }
@@ -202,9 +225,9 @@ func wildHost(s, host string) (string, *mistake) {
 	host = strings.TrimPrefix(host, "x.")
 	switch {
 	case err != nil:
-		return "", &mistake{fmt.Sprintf("%q can never match: what stands behind the * is not the end of a host's name", s), `write "*.example.com"; addresses have no wildcard`}
+		return "", &mistake{text: fmt.Sprintf("%q can never match: what stands behind the * is not the end of a host's name", s), fix: `write "*.example.com"; addresses have no wildcard`}
 	case host == dockerHub:
-		return "", &mistake{fmt.Sprintf("%q can never match: Docker Hub is %s by whatever name it is asked", s, dockerHub), didYouMean(dockerHub)}
+		return "", &mistake{text: fmt.Sprintf("%q can never match: Docker Hub is %s by whatever name it is asked", s, dockerHub), meant: []string{dockerHub}}
 	}
 	return host, nil
 }
