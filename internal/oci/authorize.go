@@ -69,7 +69,17 @@ type Refusal struct {
 }
 
 // Error gives the cause.
-func (r *Refusal) Error() string { return r.Cause.Error() }
+func (r *Refusal) Error() string {
+	if r.Cause == nil {
+		return "refused without a cause"
+	}
+	return r.Cause.Error()
+}
 
 // Unwrap gives the cause, so that it is found by errors.Is and errors.As.
-func (r *Refusal) Unwrap() error { return r.Cause }
+func (r *Refusal) Unwrap() error {
+	if r.Cause == nil {
+		return nil
+	}
+	return r.Cause
+}

@@ -227,11 +227,10 @@ func (o *own) answerOwn(ctx context.Context, x *ownExchange) error {
 // client did, but it may still listen.
 func (o *own) failOwn(x *ownExchange, err error) {
 	if x.body.err != nil && !x.w.committed {
-		if x.w.Header().Set("Connection", "close"); x.r.Context().Err() == nil {
-			x.left = true
-			x.sendError(err, http.StatusBadRequest, oci.Errorf(oci.ErrBlobUploadInvalid, "the body broke off after %d bytes", x.body.n))
-			return
-		}
+		x.left = true
+		x.w.Header().Set("Connection", "close")
+		x.sendError(err, http.StatusBadRequest, oci.Errorf(oci.ErrBlobUploadInvalid, "the body broke off after %d bytes", x.body.n))
+		return
 	}
 	o.fail(x.exchange, err)
 }
