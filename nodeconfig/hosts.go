@@ -1,6 +1,7 @@
 package nodeconfig
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -12,6 +13,9 @@ import (
 
 // mark is the first line of every file that is ours from its first byte.
 const mark = "# Written by larder init; 'larder init --undo' takes it back.\n"
+
+// errForeign is a hosts.toml of somebody else that the mirror cannot be put into.
+var errForeign = errors.New("it is not ours and stays as it is, so these pulls do not go through the mirror")
 
 // defaultDir holds what applies to registries without a directory of their own.
 const defaultDir = "_default"
@@ -58,7 +62,10 @@ func (n *Node) planHosts(roots []string, cfg Config, o hostsOptions) ([]Change, 
 			continue
 		}
 		c, err := n.planHostsFile(dir, cfg, o, d.registry()+" has a directory of its own, which hides the default")
-		if err != nil {
+		switch {
+		case errors.Is(err, errForeign):
+			changes = append(changes, warning(dir, err.Error()))
+		case err != nil:
 			return nil, err
 		}
 		changes = append(changes, c...)
@@ -145,8 +152,7 @@ func (n *Node) planHostsFile(dir string, cfg Config, o hostsOptions, why string)
 		after = hostsFile(cfg, o, certificates)
 	} else {
 		if after, err = addHosts(before, hostTables(cfg, o)); err != nil {
-			//nolint:nilerr // told as a warning: pulls go on as they do now
-			return []Change{warning(name, fmt.Sprintf("it is not ours and stays as it is, so these pulls do not go through the mirror: %v", err))}, nil
+			return nil, fmt.Errorf("%s: %w: %w", name, errForeign, err)
 		}
 		why += "; the hosts that were in this file follow"
 	}
