@@ -29,10 +29,11 @@ func scriptMirror(ts *testscript.TestScript, _ bool, args []string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-		resp, err := http.Get("http://127.0.0.1:" + admin + "/readyz")
+		resp, err := client.Get("http://127.0.0.1:" + admin + "/readyz")
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -43,7 +44,6 @@ func scriptMirror(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("the mirror is not ready: %v", err)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
 	ts.Setenv("MIRROR_PORT", clients)
 	ts.Setenv("ADMIN", "127.0.0.1:"+admin)
 }
