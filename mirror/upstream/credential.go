@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -268,14 +267,11 @@ func (c *credential) keep(repository string, l login, err error) *keptLogin {
 	return kept
 }
 
-// credentialFailure is the failure of a source. Its text is the source's, which
-// holds no secrets. Nothing was learnt about the endpoint.
+// credentialFailure is the failure of a source, about which the log says more:
+// what the text names, files and programs, is no business of clients. Nothing
+// was learnt about the endpoint.
 func credentialFailure(err error) error {
-	e := oci.Errorf(oci.ErrUnavailable, "get credential: %v", err)
+	e := oci.Errorf(oci.ErrUnavailable, "the mirror's own credential for this registry cannot be had just now")
 	e.Reason = "credential"
-	f := &failure{err: e, ours: true}
-	if errors.Is(err, context.DeadlineExceeded) {
-		f.err.Message = "get credential: no answer in time"
-	}
-	return f
+	return &failure{err: e, cause: err, ours: true}
 }

@@ -199,7 +199,7 @@ func TestFailingSources(t *testing.T) {
 	c := newClientOf(t, Config{Now: now.now}).newCredential("test", src, time.Minute)
 	for range 5 {
 		_, err := c.get(t.Context(), "r")
-		if !errors.Is(err, oci.ErrUnavailable) || oci.Reason(err) != "credential" || !strings.Contains(err.Error(), "no luck") {
+		if !errors.Is(err, oci.ErrUnavailable) || oci.Reason(err) != "credential" || !errors.Is(err, src.err) || strings.Contains(err.Error(), "no luck") {
 			t.Fatalf("get: %v", err)
 		}
 	}
@@ -295,7 +295,7 @@ func TestNextSource(t *testing.T) {
 	wantSecret(t, c, "r", "newer")
 	alone := client.newCredential("first", first, time.Minute)
 	alone.next = client.newCredential("empty", &given{}, time.Minute)
-	if _, err := alone.get(t.Context(), "r"); err == nil || !strings.Contains(err.Error(), "no luck") {
+	if _, err := alone.get(t.Context(), "r"); err == nil || !errors.Is(err, first.err) {
 		t.Errorf("one fails, the other has nothing: %v", err)
 	}
 	first.set(secretLogin("first"), nil)
