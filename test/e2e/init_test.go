@@ -174,6 +174,7 @@ func (n *initNode) inside(args ...string) []string {
 home=$1 program=$2
 shift 2
 mount --bind "$home/etc" /etc
+mount --bind "$home/sbin" /usr/local/sbin
 test "$program" = /usr/bin/containerd || mount --bind "$program" /usr/bin/containerd
 exec "$@"`
 	return append([]string{"--mount", "--propagation", "private", "sh", "-c", script, "sh", n.home, n.program}, args...)
@@ -223,12 +224,19 @@ func (row initRow) test(t *testing.T, program string) {
 		write(t, home, "etc/containerd/certs.d/"+host+"_"+port+"_/hosts.toml", "# theirs\nserver = \"http://"+up.Host()+"\"\n\n[host.\"http://127.0.0.1:9\"]\n  capabilities = [\"pull\"]\n")
 	}
 	before := files(t, home+"/etc")
+	// What larder asks of systemd is written down.
+	if err := os.Chmod(write(t, home, "sbin/systemctl", "#!/bin/sh\necho \"$@\" >>"+home+"/asked\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 
 	_, port, _ := strings.Cut(m.addr, ":")
-	args := []string{"--address", "loopback", "--port", port, "--registry", up.Host()}
+	args := []string{"--address", "loopback", "--port", port, "--registry", up.Host(), "--restart"}
 	r := n.larder(t, args...)
 	if r.Status != "changed" || r.Target != "containerd" || (r.Restart != nil) != row.restart {
 		t.Fatalf("larder init: %+v", r)
+	}
+	if asked, err := os.ReadFile(home + "/asked"); (string(asked) == "restart containerd\n") != row.restart || (err == nil) != row.restart {
+		t.Errorf("systemd was asked to %q (%v)", asked, err)
 	}
 	if raw, err := os.ReadFile(filepath.Join(home, "etc", row.written)); err != nil || !bytes.Contains(raw, []byte("http://"+m.addr)) {
 		t.Fatalf("the mirror is not named in %s: %v\n%s", row.written, err, raw)
