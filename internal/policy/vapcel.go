@@ -78,10 +78,10 @@ variables.judged.filter(j, j.mode in [`+strings.Join(quoted, ", ")+`])
 
 // imagesOf lists the images of a pod's spec.
 func imagesOf(spec string) string {
-	return spec + `.?initContainers.orValue([]).map(c, c.?image.orValue('')) +
-` + spec + `.?containers.orValue([]).map(c, c.?image.orValue('')) +
-` + spec + `.?ephemeralContainers.orValue([]).map(c, c.?image.orValue('')) +
-` + spec + `.?volumes.orValue([]).filter(v, has(v.image)).map(v, v.image.?reference.orValue(''))`
+	return spec + `.?initContainers.orValue([]).map(c, string(c.?image.orValue(''))) +
+` + spec + `.?containers.orValue([]).map(c, string(c.?image.orValue(''))) +
+` + spec + `.?ephemeralContainers.orValue([]).map(c, string(c.?image.orValue(''))) +
+` + spec + `.?volumes.orValue([]).filter(v, has(v.image)).map(v, string(v.image.?reference.orValue('')))`
 }
 
 // normalise brings the images of the variable from into the one spelling, in
@@ -91,8 +91,10 @@ func normalise(from, to string) []variable {
 	// Each step is a variable of its own: the API server bounds what one
 	// expression may cost.
 	return []variable{
-		// The name ends where a tag or a digest begins.
-		{to + "1", `variables.` + from + `.map(i, {'raw': i, 'rest': i.split('@')[0]}).map(i, {
+		// The name ends where a tag or a digest begins. An API server takes a
+		// map only if its values are of one type, and what an object holds
+		// has none until it is said.
+		{to + "1", `variables.` + from + `.map(i, string(i)).map(i, {'raw': i, 'rest': i.split('@')[0]}).map(i, {
   'raw': i.raw,
   'name': i.rest.lastIndexOf(':') > i.rest.lastIndexOf('/') ? i.rest.substring(0, i.rest.lastIndexOf(':')) : i.rest
 })`},
