@@ -70,6 +70,7 @@ func measurements() []measurement {
 		{"hot", (*bench).hot},
 		{"range", (*bench).ranged},
 		{"outage", (*bench).outage},
+		{"push", (*bench).pushes},
 	}
 }
 
