@@ -105,6 +105,7 @@ func startSettings(dir, settings string) (*api.API, error) {
 // the API, before and after the API has acted on it. Whenever that is, the
 // settings are the old or the new ones, and the next run completes.
 func TestKilledOnBottlerocket(t *testing.T) {
+	t.Parallel()
 	const before = `{"mirrors":[{"endpoint":["https://m.test"],"registry":"*"}]}`
 	const after = `{"mirrors":[{"endpoint":["http://127.0.0.1:999","https://m.test"],"registry":"*"}]}`
 	for _, served := range []bool{false, true} {
@@ -121,8 +122,8 @@ func TestKilledOnBottlerocket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			initNode := func(args ...string) *exec.Cmd {
-				cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"init", "--root", ".", "--target", "bottlerocket", "--address", "loopback", "--port", "999", "--require"}, args...)...)
+			initNode := func() *exec.Cmd {
+				cmd := exec.CommandContext(t.Context(), os.Args[0], "init", "--root", ".", "--target", "bottlerocket", "--address", "loopback", "--port", "999", "--require")
 				cmd.Dir = root
 				cmd.Env = append(os.Environ(), asLarder+"=1")
 				return cmd
@@ -166,9 +167,6 @@ func TestKilledOnBottlerocket(t *testing.T) {
 			}
 			if left := a.Pending(); len(left) > 0 || a.Commits() > 2 {
 				t.Errorf("killed at request %d: pending are %q, after %d commits", at, left, a.Commits())
-			}
-			if out, err := initNode("--undo").CombinedOutput(); err != nil || a.Registry() != before {
-				t.Errorf("undone after it was killed at request %d: %v: %s, settings are %s", at, err, out, a.Registry())
 			}
 			a.Close()
 		}
