@@ -181,34 +181,6 @@ func registryServer(l net.Listener, h http.Handler, secure *tls.Config, log *log
 	return server{l, s}
 }
 
-// openForeign opens the engine of larder mirror for other registries' content,
-// if it is asked for: in a directory of its own, so that what is pushed and what
-// is fetched never meet.
-func (c *central) openForeign(ctx context.Context, s *service, opened *[]func() error) (http.Handler, error) {
-	if !c.cfg.Central.PullThrough {
-		return nil, nil
-	}
-	dir := filepath.Join(c.flags.registry.dataDir, "proxied")
-	n, err := openNode(ctx, c.log, dir, c.cfg.RegistryProxies)
-	if err != nil {
-		return nil, err
-	}
-	*opened = append(*opened, func() error { n.close(); return nil })
-	clients, _, err := n.handlers(c.cfg, false, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := prometheus.WrapRegistererWithPrefix("proxied_", c.metrics).Register(n.metrics); err != nil {
-		return nil, fmt.Errorf("add metrics: %w", err)
-	}
-	s.tiers = append(s.tiers,
-		[]rungroup.Service{{Name: "proxied content", Stop: n.closeStore}},
-		[]rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}},
-		[]rungroup.Service{{Name: "mirror", Stop: n.closeMirror}},
-	)
-	return clients, nil
-}
-
 // controlSocket is where a running registry listens for larder central gc and
 // backup, in its data directory.
 const controlSocket = "control.sock"

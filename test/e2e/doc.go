@@ -8,8 +8,10 @@
 // containers_test.go and crane_test.go; what befalls the mirror is in
 // faults_test.go, and in standin_test.go where something takes its place; the
 // table that crosses the two is in clients_test.go. A pass over registries that
-// are not Larder's own is in foreign_test.go. What runs everything, and fetches
-// what it needs, is the script named run.
+// are not Larder's own is in foreign_test.go. Clients that push to a running
+// `larder central`, and what is large there, are in the files whose names begin
+// with central. What runs everything, and fetches what it needs, is the script
+// named run.
 //
 // The package has tests only. They need Linux and root, because containerd
 // mounts what it unpacks. Nothing leaves loopback.

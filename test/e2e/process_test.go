@@ -68,6 +68,9 @@ func spawnWith(t *testing.T, dir string, env []string, path string, args ...stri
 		close(p.exited)
 	}()
 	t.Cleanup(func() {
+		if err := p.alive(); err != nil && t.Failed() {
+			t.Logf("%s ended by itself: %v", filepath.Base(path), p.err)
+		}
 		p.kill()
 		if t.Failed() {
 			t.Logf("%s said last:\n%s", filepath.Base(path), tail(p.output()))
