@@ -1,6 +1,8 @@
 package admission_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -145,4 +147,38 @@ func FuzzReview(f *testing.F) {
 			t.Errorf("%q is answered for %q", body, a.Response.UID)
 		}
 	})
+}
+
+// TestTheDocumentationQuotesWhatIsSaid: who looks for a message in
+// docs/admission.md has to find it.
+func TestTheDocumentationQuotesWhatIsSaid(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join("..", "..", "docs", "admission.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := strings.Join(strings.Fields(string(content)), " ")
+	w := start(t, rules(t, ""))
+	said := func(a asked) string {
+		r := w.review(t, a.String()).Response
+		if r.Status != nil {
+			return r.Status.Message
+		}
+		return strings.Join(r.Warnings, "\n")
+	}
+	lab := pod(m{"containers": containers("quay.io/x")})
+	lab.namespace = "lab"
+	deployment := asked{group: "apps", resource: "deployments", kind: "Deployment", namespace: "team", op: "CREATE"}
+	deployment.object = m{"spec": m{"template": m{"spec": m{"containers": containers("quay.io/x")}}}}
+	for name, c := range map[string]struct{ said, quoted string }{
+		"a denial":          {said(pod(m{"containers": containers("quay.io/x")})), "the image policy of this cluster does not let this run in namespace team"},
+		"where":             {said(pod(m{"containers": containers("quay.io/x")})), "at spec.containers[0].image: denied by default: no entry allows it"},
+		"a workload":        {said(deployment), `image "quay.io/x" at spec.template.spec.containers[0].image will not run, its pods will be denied`},
+		"a warning":         {said(lab), "is against the image policy of this cluster, which will deny it once it is enforced"},
+		"an image ID":       {said(pod(m{"containers": containers("sha256:" + strings.Repeat("a", 64))})), "not a valid image reference: an image ID"},
+		"what is no review": {w.post("{}").Body.String(), "larder: read review: "},
+	} {
+		if !strings.Contains(c.said, c.quoted) || !strings.Contains(doc, c.quoted) {
+			t.Errorf("%s: %q is said %v and documented %v", name, c.quoted, strings.Contains(c.said, c.quoted), strings.Contains(doc, c.quoted))
+		}
+	}
 }
