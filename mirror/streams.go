@@ -16,7 +16,7 @@ const (
 	// A segment is a share of what is left, within these bounds in bytes, and
 	// a multiple of the lesser: large ones cost fewer requests, small ones let
 	// streams end together.
-	leastSegment = 4 << 20
+	leastSegment = 8 << 20
 	mostSegment  = 32 << 20
 
 	// startStreams are allowed an upstream before anything is known of it,

@@ -75,6 +75,8 @@ func (d *demo) startMirror(ctx context.Context) error {
 	if d.args == nil {
 		config := filepath.Join(d.dir, "larder.yaml")
 		if err := os.WriteFile(config, fmt.Appendf(nil, `registry_proxies:
+  # By default a quarter of the disk stays free, more than many laptops have.
+  min_free: 1%%
   registries:
     - host: %q
       insecure: true
