@@ -49,9 +49,13 @@ func (t *containerd) Plan(ctx context.Context, cfg Config) ([]Change, error) {
 	}
 	cfg, changes := withoutLiterals(cfg, state.release)
 	roots, literal, configured := state.roots()
-	if configured {
+	conflicts := state.conflicts()
+	switch {
+	case configured && len(conflicts) > 0:
+		changes = append(changes, warning(state.main, fmt.Sprintf("containerd refuses these beside config_path, so its CRI plugin does not load: %s", strings.Join(conflicts, ", "))))
+	case configured:
 		changes = append(changes, note(state.main, state.describe()))
-	} else if conflicts := state.conflicts(); len(conflicts) > 0 {
+	case len(conflicts) > 0:
 		return nil, fmt.Errorf("%s: %w: %s; move what they say to %s/<registry>/hosts.toml, then run this again", state.main, ErrConflict, strings.Join(conflicts, ", "), roots[0])
 	}
 	options := hostsOptions{dialTimeout: state.release.atLeast(2, 1)}
@@ -163,14 +167,17 @@ func (n *Node) inspectContainerd(ctx context.Context) (containerdState, error) {
 // the name of one (HostDirFromRoot, given the raw config_path, in the CRI
 // plugin's image_pull.go from 2.1 to 2.4 at least).
 func (s containerdState) roots() (roots, literal []string, configured bool) {
+	split := func(list string) []string {
+		return slices.DeleteFunc(filepath.SplitList(list), func(dir string) bool { return dir == "" })
+	}
 	values := s.values()
 	if i := slices.IndexFunc(values, func(v string) bool { return v != "" }); slices.Contains(values, "") {
 		if i >= 0 {
-			return filepath.SplitList(values[i])[:1], nil, false
+			return split(values[i])[:1], nil, false
 		}
 		return []string{path.Join(path.Dir(s.main), "certs.d")}, nil, false
 	}
-	roots = filepath.SplitList(values[0])
+	roots = split(values[0])
 	if len(roots) > 1 && s.transfers() {
 		literal = []string{path.Clean(values[0])}
 	}
@@ -182,6 +189,9 @@ func (s containerdState) values() []string {
 	values := make([]string, len(s.ways))
 	for i, e := range s.ways {
 		values[i] = e.configPath()
+		if strings.Trim(values[i], ":") == "" {
+			values[i] = "" // a list of nothing
+		}
 		if values[i] == "" && s.release.atLeast(2, 2) && len(e.conflicts()) == 0 {
 			values[i] = defaultRoots
 		}

@@ -49,7 +49,8 @@ func (n *Node) planHosts(roots []string, cfg Config, o hostsOptions) ([]Change, 
 	var changes []Change
 	for _, d := range own {
 		if d.root > place {
-			continue // hidden by the _default that was there before
+			changes = append(changes, warning(path.Join(roots[d.root], d.name), "containerd does not get to it, since it finds "+path.Join(roots[place], defaultDir)+" first"))
+			continue
 		}
 		dir := path.Join(roots[d.root], d.name)
 		named := slices.Contains(cfg.Registries, d.registry())

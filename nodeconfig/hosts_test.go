@@ -48,7 +48,7 @@ func TestWhereHostsGo(t *testing.T) {
 		"the second has a registry":           {files: map[string]string{b + "/reg.example/ca.crt": "x"}, roots: []string{a, b}, files2: []string{b + "/_default"}, warns: []string{b + "/reg.example"}},
 		"the second has a default":            {files: map[string]string{b + "/_default/": ""}, roots: []string{a, b}, files2: []string{b + "/_default"}},
 		"both have defaults":                  {files: map[string]string{a + "/_default/": "", b + "/_default/": ""}, roots: []string{a, b}, files2: []string{a + "/_default"}},
-		"hidden already by the first":         {files: map[string]string{a + "/_default/": "", b + "/reg.example/ca.crt": "x"}, roots: []string{a, b}, files2: []string{a + "/_default"}},
+		"hidden already by the first":         {files: map[string]string{a + "/_default/": "", b + "/reg.example/ca.crt": "x"}, roots: []string{a, b}, files2: []string{a + "/_default"}, warns: []string{b + "/reg.example"}},
 		"a registry's directory":              {files: map[string]string{a + "/ghcr.io/": ""}, roots: []string{a}, files2: []string{a + "/_default"}, warns: []string{a + "/ghcr.io"}},
 		"a registry's directory, named":       {files: map[string]string{a + "/ghcr.io/": ""}, roots: []string{a}, registries: []string{"ghcr.io"}, files2: []string{a + "/_default", a + "/ghcr.io"}},
 		"with a port, underlined":             {files: map[string]string{a + "/reg_5000_/": ""}, roots: []string{a}, registries: []string{"reg:5000"}, files2: []string{a + "/_default", a + "/reg_5000_"}},

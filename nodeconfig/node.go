@@ -250,6 +250,8 @@ func (n *Node) explain(verb, name string, err error) error {
 		return fmt.Errorf("%s: %w: larder runs as %d:%d; run it as root, with the node's / mounted writable at %s", text, cause, os.Geteuid(), os.Getegid(), n.Root)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%s: %w: mount the node's %s writable at %s", text, cause, path.Dir(name), filepath.Join(n.Root, path.Dir(name)))
+	case errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("%s: %w: when it is mounted by itself, mount its directory %s instead", text, cause, path.Dir(name))
 	}
 	return fmt.Errorf("%s: %w", text, cause)
 }
