@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ const (
 // under a key that this process made for itself and keeps in memory only (the
 // kubelet hashes pull credentials for the same end).
 type proofs struct {
-	secret []byte
+	macs sync.Pool // of hash.Hash, under that key
 
 	mu      sync.Mutex
 	at      map[proofKey]time.Time
@@ -36,18 +37,21 @@ type proofKey struct {
 }
 
 func newProofs(secret []byte) *proofs {
-	return &proofs{secret: secret, at: make(map[proofKey]time.Time), refusal: make(map[proofKey]time.Time)}
+	p := &proofs{at: make(map[proofKey]time.Time), refusal: make(map[proofKey]time.Time)}
+	p.macs.New = func() any { return hmac.New(sha256.New, secret) }
+	return p
 }
 
 // key is what a caller is known by.
 func (p *proofs) key(caller oci.Credential) string {
 	username, secret := caller.Login()
-	mac := hmac.New(sha256.New, p.secret)
+	mac, _ := p.macs.Get().(hash.Hash) // of nothing else
+	defer p.macs.Put(mac)
+	mac.Reset()
 	// The length keeps "a"+"bc" and "ab"+"c" apart.
-	mac.Write(binary.AppendUvarint(nil, uint64(len(username))))
-	mac.Write([]byte(username))
-	mac.Write([]byte(secret))
-	return string(mac.Sum(nil))
+	text := binary.AppendUvarint(make([]byte, 0, 128), uint64(len(username)))
+	mac.Write(append(append(text, username...), secret...))
+	return string(mac.Sum(make([]byte, 0, sha256.Size)))
 }
 
 // age is how old the proof is that who may have what name holds.

@@ -68,6 +68,7 @@ func measurements() []measurement {
 		{"crowd", (*bench).crowd},
 		{"memory", (*bench).memory},
 		{"hot", (*bench).hot},
+		{"private", (*bench).private},
 		{"range", (*bench).ranged},
 		{"outage", (*bench).outage},
 		{"push", (*bench).pushes},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -34,9 +35,15 @@ func loadMain(ctx context.Context, args []string) error {
 	path := flags.String("path", "", "path and query")
 	conns := flags.Int("conns", 16, "connections")
 	during := flags.Duration("for", 2*time.Second, "how long to begin new requests")
+	user := flags.String("user", "", "log in with every request, as this user")
+	secret := flags.String("secret", "", "the user's password")
 	once := flags.Bool("once", false, "one request on each connection")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
+	}
+	more := ""
+	if *user != "" {
+		more = "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(*user+":"+*secret)) + "\r\n"
 	}
 	var wg sync.WaitGroup
 	results := make([]loaded, *conns)
@@ -45,7 +52,7 @@ func loadMain(ctx context.Context, args []string) error {
 	until := start.Add(*during)
 	for i := range *conns {
 		wg.Go(func() {
-			results[i], errs[i] = loadConn(ctx, *addr, *path, until, *once)
+			results[i], errs[i] = loadConn(ctx, *addr, *path, more, until, *once)
 		})
 	}
 	wg.Wait()
@@ -62,8 +69,9 @@ func loadMain(ctx context.Context, args []string) error {
 	return json.NewEncoder(os.Stdout).Encode(sum)
 }
 
-// loadConn makes requests on one connection, one after the other.
-func loadConn(ctx context.Context, addr, path string, until time.Time, once bool) (loaded, error) {
+// loadConn makes requests on one connection, one after the other; more are
+// lines of their header.
+func loadConn(ctx context.Context, addr, path, more string, until time.Time, once bool) (loaded, error) {
 	var sum loaded
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -78,7 +86,7 @@ func loadConn(ctx context.Context, addr, path string, until time.Time, once bool
 	// Only a small answer fits into the reader; the rest of a large one never
 	// gets there.
 	r := bufio.NewReaderSize(c, 4<<10)
-	request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAccept: application/vnd.oci.image.manifest.v1+json, */*\r\n\r\n")
+	request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAccept: application/vnd.oci.image.manifest.v1+json, */*\r\n" + more + "\r\n")
 	for first := true; first || (!once && time.Now().Before(until)); first = false {
 		if _, err := c.Write(request); err != nil {
 			return sum, err

@@ -57,7 +57,9 @@ func serveUpstream(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
 	}
-	reg, err := registry.New(registry.Options{Addr: *addr})
+	reg, err := registry.New(registry.Options{
+		Addr: *addr, Basic: true, Users: map[string]string{privateUser: privateSecret}, Anonymous: []string{publicRepo},
+	})
 	if err != nil {
 		return fmt.Errorf("start registry: %w", err)
 	}
@@ -180,8 +182,13 @@ func (u *upstream) add(ctx context.Context, mib ...int64) (image, error) {
 
 // addSizes is add with sizes in bytes.
 func (u *upstream) addSizes(ctx context.Context, sizes []int64) (image, error) {
+	return u.addTo(ctx, publicRepo, sizes)
+}
+
+// addTo is addSizes in another repository.
+func (u *upstream) addTo(ctx context.Context, repo string, sizes []int64) (image, error) {
 	u.images++
-	o := order{Repo: "bench/app", Tag: fmt.Sprintf("v%d", u.images), Seed: u.images, Image: sizes, Forget: true}
+	o := order{Repo: repo, Tag: fmt.Sprintf("v%d", u.images), Seed: u.images, Image: sizes, Forget: true}
 	n, err := u.tell(ctx, o)
 	return image{n, o.Repo, o.Tag}, err
 }
