@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -186,8 +187,8 @@ func webhookServer(l net.Listener, h http.Handler, source certificateSource, ref
 		tls.NewListener(l, &tls.Config{
 			GetCertificate: source.GetCertificate,
 			MinVersion:     tls.VersionTLS12,
-			// API servers ask for nothing else, so that their reviews are
-			// spread over the replicas.
+			// API servers ask Services for nothing else, so that reviews are
+			// spread over replicas (apiserver's util/webhook/client.go).
 			NextProtos: []string{"http/1.1"},
 		}),
 		&http.Server{
@@ -196,7 +197,7 @@ func webhookServer(l net.Listener, h http.Handler, source certificateSource, ref
 			ReadTimeout:       webhookTimeout,
 			WriteTimeout:      2 * webhookTimeout,
 			IdleTimeout:       webhookIdleTimeout,
-			ErrorLog:          stdlog.New(handshakes{log, refused}, "", 0),
+			ErrorLog:          stdlog.New(&handshakes{log: log, refused: refused}, "", 0),
 		},
 	}
 }
@@ -207,15 +208,23 @@ func webhookServer(l net.Listener, h http.Handler, source certificateSource, ref
 type handshakes struct {
 	log     *logrus.Entry
 	refused func()
+	// told is when that was last logged, in seconds: every review may fail.
+	told atomic.Int64
 }
 
-func (w handshakes) Write(p []byte) (int, error) {
+// quiet is how long, in seconds, one line stands for all that follow.
+const quiet = 10
+
+func (w *handshakes) Write(p []byte) (int, error) {
 	line := string(bytes.TrimSpace(p))
-	if strings.Contains(line, "TLS handshake error") && strings.Contains(line, "remote error: tls:") && strings.Contains(line, "certificate") {
-		w.log.WithField("error", line).Warn("a client does not trust the webhook's certificate")
-		w.refused()
-	} else {
+	if !strings.Contains(line, "TLS handshake error") || !strings.Contains(line, "remote error: tls:") || !strings.Contains(line, "certificate") {
 		w.log.Debug(line)
+		return len(p), nil
+	}
+	w.refused()
+	now, told := time.Now().Unix(), w.told.Load()
+	if now-told >= quiet && w.told.CompareAndSwap(told, now) {
+		w.log.WithField("error", line).Warn("a client does not trust the webhook's certificate")
 	}
 	return len(p), nil
 }

@@ -17,6 +17,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/test"
 )
 
 // certificateFiles makes dir/tls.crt and dir/tls.key for 127.0.0.1, which sign
@@ -217,6 +220,26 @@ func TestAStoppingWebhookStillAnswers(t *testing.T) {
 	p.signal(t, syscall.SIGTERM)
 	if code := p.exit(t); code != 1 || !strings.Contains(p.output(), "a second signal") {
 		t.Errorf("exit code %d: %s", code, p.output())
+	}
+}
+
+// TestACertificateThatIsNotTrustedIsLogged once for all the clients that follow.
+func TestACertificateThatIsNotTrustedIsLogged(t *testing.T) {
+	logger, logged := test.NewNullLogger()
+	refused := 0
+	w := &handshakes{log: logrus.NewEntry(logger), refused: func() { refused++ }}
+	for _, line := range []string{
+		"http: TLS handshake error from 127.0.0.1:1: EOF\n",
+		"http: TLS handshake error from 127.0.0.1:1: remote error: tls: bad certificate\n",
+		"http: TLS handshake error from 127.0.0.1:2: remote error: tls: unknown certificate authority\n",
+		"http: TLS handshake error from 127.0.0.1:3: tls: client offered only unsupported versions: []\n",
+	} {
+		if n, err := w.Write([]byte(line)); n != len(line) || err != nil {
+			t.Error(n, err)
+		}
+	}
+	if lines := len(logged.AllEntries()); refused != 2 || lines != 1 {
+		t.Errorf("%d were counted, %d lines logged", refused, lines)
 	}
 }
 
