@@ -59,14 +59,18 @@ func (a *Authority) login(ctx context.Context, user, password string, peer netip
 	if len(password) > maxPassword {
 		return Subject{}, errWrong
 	}
-	kind, key, check := "password", cacheKey{}, func() (Subject, time.Duration, error) { return Subject{}, 0, errWrong }
+	var (
+		kind  string
+		key   cacheKey
+		check func() (Subject, time.Duration, error)
+	)
 	if len(a.providers) > 0 && looksLikeToken(password) {
 		user = "" // it says nothing, and would give each guess a bucket of its own
 		kind, key = "token", keyOf(a.secret, "token", password)
 		check = func() (Subject, time.Duration, error) { return a.vouched(ctx, password) }
 	} else {
 		e, known := a.settings.Load().users.find(user, a.secret)
-		key = keyOf(a.secret, "password", user, e.hash, password)
+		kind, key = "password", keyOf(a.secret, "password", user, e.hash, password)
 		check = func() (Subject, time.Duration, error) { return a.compare(ctx, key, user, e.hash, known, password) }
 	}
 	if s, ok := a.logins.get(key); ok {

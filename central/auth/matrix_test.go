@@ -239,8 +239,6 @@ type request struct {
 	// path is where. What is allowed gets an upload of its own.
 	path func(r *registry, repository string, allowed bool) string
 	body func(repository string) string
-	// changes: it has to be undone where it succeeds.
-	changes bool
 }
 
 func fixed(format string, of func(content) string) func(*registry, string, bool) string {
@@ -545,8 +543,10 @@ func TestNothingIsPlantedUnderAnotherRegistrysName(t *testing.T) {
 	}
 	// The same with the registry's name beside the path.
 	for _, q := range []struct{ method, path string }{
-		{"POST", "/v2/library/nginx/blobs/uploads/?ns=docker.io"}, {"PUT", "/v2/library/nginx/manifests/latest?ns=docker.io"},
-		{"PUT", "/v2/library/nginx/manifests/latest?ns=docker.io&ns=x"}, {"DELETE", "/v2/library/nginx/manifests/latest?ns=docker.io"},
+		{"POST", "/v2/library/nginx/blobs/uploads/?ns=docker.io"},
+		{"PUT", "/v2/library/nginx/manifests/latest?ns=docker.io"},
+		{"PUT", "/v2/library/nginx/manifests/latest?ns=docker.io&ns=x"},
+		{"DELETE", "/v2/library/nginx/manifests/latest?ns=docker.io"},
 	} {
 		got := r.do(root, q.method, q.path, evil.image, "Content-Type", imageType)
 		if got.status < 400 || got.status >= 500 || got.status == http.StatusTeapot {

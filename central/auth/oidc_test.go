@@ -268,7 +268,7 @@ func TestAnIssuerThatIsAnotherOne(t *testing.T) {
 
 func TestIssuersThatCannotBeMeant(t *testing.T) {
 	log, _ := logs()
-	good := IssuerConfig{Name: "ci", URL: "https://ci.test", Audiences: []string{"a"}, Client: http.DefaultClient, Log: log}
+	good := IssuerConfig{Name: "ci", URL: "https://ci.test", Audiences: []string{"a"}, Client: &http.Client{}, Log: log}
 	if _, err := NewIssuer(good); err != nil {
 		t.Fatal(err)
 	}

@@ -69,23 +69,19 @@ func (w *watched[T]) get() T {
 
 func (w *watched[T]) refresh() {
 	stamps, err := w.look()
-	if err == nil && same(stamps, w.stamps) {
-		return
+	if same(stamps, w.stamps) {
+		return // as they were, or not to be looked at, as before
 	}
+	// Remembered before they are read: a file that changes meanwhile is read
+	// once more, and one that makes no sense is told of once.
+	w.stamps = stamps
 	if err == nil {
-		// Remembered before they are read: a file that changes meanwhile is
-		// read once more, and one that makes no sense is told of once.
-		w.stamps = stamps
 		var value T
 		if value, err = w.read(); err == nil {
 			w.value = value
 			w.log.WithField("file", w.paths[0]).Info("read again after a change")
 			return
 		}
-	} else if w.stamps == nil {
-		return // told of already
-	} else {
-		w.stamps = nil
 	}
 	w.log.WithError(err).Error("a file has changed and cannot be used; what it said before stays in force")
 }
