@@ -8,7 +8,7 @@
 // behind a small balancer in the place of the Service. What is then tried:
 // bypasses_test.go, every way to bring in an image; objects_test.go, what must
 // never be blocked; certificates_test.go, the life of the certificate;
-// table_test.go, the table of images through webhook and
+// limits_test.go, objects as large as they get; table_test.go, the table of images through webhook and
 // ValidatingAdmissionPolicy.
 //
 // The package has tests only. They are run by the script named run, which builds
