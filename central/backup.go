@@ -301,7 +301,7 @@ func (r *restore) blob(ctx context.Context, name string) error {
 		err = in.check(ctx, dgst.Algorithm(), dgst)
 	}
 	if err == nil {
-		err = in.draft.Sync()
+		err = in.draft.Sync(false)
 	}
 	if err = errors.Join(err, in.draft.Close()); err == nil {
 		err = r.c.content.Commit(id, dgst)

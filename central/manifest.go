@@ -61,7 +61,7 @@ func (c *Central) draftOf(name oci.Name, dgst digest.Digest, content []byte) (st
 	}
 	_, err = r.draft.WriteAt(content, 0)
 	if err == nil {
-		err = r.draft.Sync()
+		err = r.draft.Sync(false)
 	}
 	if err = errors.Join(err, r.draft.Close()); err != nil {
 		err = errors.Join(noRoom(err), c.drafts.Discard(id))

@@ -87,7 +87,7 @@ func (c *Central) Finish(ctx context.Context, name oci.Name, id string, chunk oc
 		return oci.Descriptor{}, err
 	}
 	desc := oci.Descriptor{Digest: dgst, Size: u.size}
-	if err := errors.Join(u.draft.Sync(), u.draft.Close()); err != nil {
+	if err := errors.Join(u.draft.Sync(false), u.draft.Close()); err != nil {
 		return oci.Descriptor{}, noRoom(err)
 	}
 	if err := c.keep(ctx, name, id, desc); err != nil {
@@ -161,7 +161,7 @@ func (c *Central) pushDraft(ctx context.Context, r *receipt, name oci.Name, id s
 	if err := r.check(ctx, dgst.Algorithm(), dgst); err != nil {
 		return oci.Descriptor{}, err
 	}
-	if err := errors.Join(r.draft.Sync(), r.draft.Close()); err != nil {
+	if err := errors.Join(r.draft.Sync(false), r.draft.Close()); err != nil {
 		return oci.Descriptor{}, noRoom(err)
 	}
 	desc := oci.Descriptor{Digest: dgst, Size: r.size}
@@ -332,7 +332,7 @@ func (u *upload) save(ctx context.Context) error {
 	if u.size == u.record.Done.Size {
 		return nil
 	}
-	if err := u.draft.Settle(); err != nil {
+	if err := u.draft.Sync(true); err != nil {
 		return noRoom(err)
 	}
 	done, err := progressOf(u.h, u.size)

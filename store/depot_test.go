@@ -37,7 +37,7 @@ func keep(t *testing.T, d *Depot, id string, content []byte) digest.Digest {
 		t.Fatal(err)
 	}
 	dgst := digest.FromBytes(content)
-	if err := errors.Join(draft.Sync(), draft.Close(), d.Commit(id, dgst)); err != nil {
+	if err := errors.Join(draft.Sync(false), draft.Close(), d.Commit(id, dgst)); err != nil {
 		t.Fatal(err)
 	}
 	return dgst
@@ -168,7 +168,7 @@ func TestDepotOnAFullDisk(t *testing.T) {
 		t.Errorf("full: %v", err)
 	}
 	d.files.sync = func(*os.File) error { return unix.EDQUOT }
-	if err := draft.Sync(); !errors.Is(err, ErrNoSpace) {
+	if err := draft.Sync(false); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("over quota: %v", err)
 	}
 	if blob, err := d.Open(dgst); err != nil {

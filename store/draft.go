@@ -103,19 +103,14 @@ func (d *draft) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-// Sync returns once everything written is on disk. The draft's own entry in its
-// directory is not: a commit renames it into another, and syncs that.
-func (d *draft) Sync() error {
+// Sync returns once everything written is on disk, and with settle also the
+// draft's entry in its directory. A commit renames it into another.
+func (d *draft) Sync(settle bool) error {
 	if err := d.depot.files.sync(d.file); err != nil {
 		return fmt.Errorf("sync draft: %w", noSpace(err))
 	}
-	return nil
-}
-
-// Settle is Sync, and one of the directory if the draft was new.
-func (d *draft) Settle() error {
-	if err := d.Sync(); err != nil || !d.fresh {
-		return err
+	if !settle || !d.fresh {
+		return nil
 	}
 	if err := d.depot.syncDir(filepath.Join(d.depot.dir, "uploads")); err != nil {
 		return fmt.Errorf("sync draft: %w", noSpace(err))

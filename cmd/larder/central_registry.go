@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -111,8 +112,8 @@ func openRegistry(ctx context.Context, c *central) (_ service, err error) {
 	var s service
 	var opened []func() error
 	s.close = func() {
-		for i := len(opened) - 1; i >= 0; i-- {
-			if err := opened[i](); err != nil {
+		for _, end := range slices.Backward(opened) {
+			if err := end(); err != nil {
 				c.log.WithError(err).Warn("not closed in order")
 			}
 		}

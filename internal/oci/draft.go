@@ -15,11 +15,10 @@ type Draft interface {
 	Resize(size int64) error
 	// Size is how many bytes there are.
 	Size() (int64, error)
-	// Sync returns once everything written is on disk. That a draft is there at
-	// all may still be forgotten: enough before a commit.
-	Sync() error
-	// Settle is Sync, and the draft is found under its id from then on.
-	Settle() error
+	// Sync returns once everything written is on disk. Unless it is told to
+	// settle, too, it may still be forgotten that there is a draft of this id:
+	// enough before a commit.
+	Sync(settle bool) error
 	// Close lets go of the draft, which stays as it is. It may be called more
 	// than once.
 	Close() error

@@ -78,6 +78,7 @@ type ownServer struct {
 	url  string
 	log  *logLines
 	c    *central.Central
+	http *http.Client
 }
 
 func newOwnServer(t *testing.T, change func(*ociserver.OwnConfig)) *ownServer {
@@ -114,7 +115,7 @@ func newOwnServer(t *testing.T, change func(*ociserver.OwnConfig)) *ownServer {
 	server.Config = ociserver.NewServer(h, cfg.Log)
 	server.Start()
 	t.Cleanup(server.Close)
-	s.url = server.URL
+	s.url, s.http = server.URL, server.Client()
 	return s
 }
 
@@ -149,7 +150,7 @@ func (s *ownServer) do(user, method, target, body string, header ...string) *htt
 	for pair := range slices.Chunk(header, 2) {
 		req.Header.Set(pair[0], pair[1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := s.http.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}
