@@ -54,8 +54,7 @@ func TestTokenLives(t *testing.T) {
 
 // TestOversizedTokenAnswers are read up to a bound, and are no token.
 func TestOversizedTokenAnswers(t *testing.T) {
-	var sent atomic.Int64
-	flood := func(w http.ResponseWriter, head, filling string) {
+	flood := func(w http.ResponseWriter, sent *atomic.Int64, head, filling string) {
 		n, err := io.WriteString(w, head)
 		for block := strings.Repeat(filling, 32<<10/len(filling)); err == nil && sent.Load() < 1<<30; {
 			sent.Add(int64(n))
@@ -64,21 +63,22 @@ func TestOversizedTokenAnswers(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name   string
-		answer func(http.ResponseWriter)
+		answer func(http.ResponseWriter, *atomic.Int64)
 	}{
-		{"a token without end", func(w http.ResponseWriter) { flood(w, `{"token":"`, "MARKER") }},
-		{"fields without end", func(w http.ResponseWriter) { flood(w, `{`, `"a":"MARKER",`) }},
-		{"white space without end", func(w http.ResponseWriter) { flood(w, ` `, " ") }},
-		{"depth without end", func(w http.ResponseWriter) { flood(w, `{"a":`, "[") }},
-		{"headers without end", func(w http.ResponseWriter) {
+		{"a token without end", func(w http.ResponseWriter, sent *atomic.Int64) { flood(w, sent, `{"token":"`, "MARKER") }},
+		{"fields without end", func(w http.ResponseWriter, sent *atomic.Int64) { flood(w, sent, `{`, `"a":"MARKER",`) }},
+		{"white space without end", func(w http.ResponseWriter, sent *atomic.Int64) { flood(w, sent, ` `, " ") }},
+		{"depth without end", func(w http.ResponseWriter, sent *atomic.Int64) { flood(w, sent, `{"a":`, "[") }},
+		{"headers without end", func(w http.ResponseWriter, _ *atomic.Int64) {
 			hijack(w, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X-Filling: MARKER\r\n", 20_000)+"\r\n")
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			sent.Store(0)
+			t.Parallel()
+			var sent atomic.Int64
 			o := newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/token" {
-					test.answer(w)
+					test.answer(w, &sent)
 					return
 				}
 				w.Header().Set("Www-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="s"`)
