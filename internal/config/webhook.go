@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,7 +32,7 @@ type Webhook struct {
 
 // defaultWebhook returns the webhook's settings where a file says nothing.
 func defaultWebhook() Webhook {
-	return Webhook{
+	return Webhook{ //nolint:gosec // names of objects, and no secret
 		Certificate:         "self",
 		Workloads:           "warn",
 		Registration:        "larder-webhook",
@@ -68,10 +69,8 @@ func (c *checker) webhook(w *Webhook) {
 
 // among accepts one of the values.
 func (c *checker) among(key, got string, values ...string) {
-	for _, v := range values {
-		if got == v {
-			return
-		}
+	if slices.Contains(values, got) {
+		return
 	}
 	c.problemAt(key, fmt.Sprintf("unknown value %q", got), "write one of "+strings.Join(values, ", "))
 }
