@@ -243,7 +243,7 @@ func TestReadBackFails(t *testing.T) {
 func FuzzAddHosts(f *testing.F) {
 	for _, seed := range []string{
 		"", "server = \"https://x\"\n", "[host.\"https://a\"]\n  ca = \"a.crt\"\n", "[host]\n\"https://a\" = {}\n", "host.\"https://a\".ca = 'x'\r\n",
-		"[[host]]\n", "# larder init: from here\n# larder init: to here\n", "[host.'https://a'.header]\nx=1", "a = '''\n[host.b]\n'''\n",
+		"[[host]]\n", "# larder init: from here\n# larder init: to here\n", "# larder init: to here\n", "[host.'https://a'.header]\nx=1", "a = '''\n[host.b]\n'''\n",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -75,12 +75,11 @@ func addHosts(content []byte, tables string) ([]byte, error) {
 
 // withoutBlock takes out what we put in before.
 func withoutBlock(content []byte) ([]byte, error) {
-	from := bytes.Index(content, []byte(blockStart))
-	if from < 0 {
+	from, to := bytes.Index(content, []byte(blockStart)), bytes.Index(content, []byte(blockEnd))
+	if from < 0 && to < 0 {
 		return content, nil
 	}
-	to := bytes.Index(content, []byte(blockEnd))
-	if to < from || bytes.LastIndex(content, []byte(blockStart)) != from || bytes.LastIndex(content, []byte(blockEnd)) != to {
+	if from < 0 || to < from || bytes.LastIndex(content, []byte(blockStart)) != from || bytes.LastIndex(content, []byte(blockEnd)) != to {
 		return nil, errors.New("the lines that say where larder's hosts are do not match")
 	}
 	to = lineStop(content, to)
