@@ -109,7 +109,8 @@ func postJSON(ctx context.Context, client *http.Client, to string, document, int
 }
 
 func doJSON(client *http.Client, r *http.Request, into any) error {
-	r.Header.Set("Accept", "application/json")
+	// Kubernetes gives its keys as their own type only (RFC 7517 section 8.5.2).
+	r.Header.Set("Accept", "application/json, application/jwk-set+json")
 	answer, err := client.Do(r) //nolint:gosec // see getJSON and postJSON
 	if err != nil {
 		return err

@@ -166,7 +166,8 @@ func (a *Authority) refuseToken(w http.ResponseWriter, r *http.Request, err erro
 		Code    oci.Code `json:"code"`
 		Message string   `json:"message"`
 	}
-	status, code, p := http.StatusInternalServerError, "server_error", problem{oci.CodeUnknown, "internal error"}
+	// What is no error of the spec comes from whoever could not be asked.
+	status, code, p := http.StatusServiceUnavailable, "temporarily_unavailable", problem{oci.CodeUnavailable, "credentials and rights cannot be checked now"}
 	if refused, ok := errors.AsType[refusal](err); ok {
 		status, code, p = refused.status, refused.code, problem{oci.CodeUnsupported, refused.text}
 	} else if spec, ok := errors.AsType[*oci.Error](err); ok {
@@ -178,11 +179,9 @@ func (a *Authority) refuseToken(w http.ResponseWriter, r *http.Request, err erro
 		case oci.CodeTooManyRequests:
 			status, code = http.StatusTooManyRequests, "slow_down"
 			w.Header().Set("Retry-After", strconv.Itoa(int(spec.RetryAfter/time.Second)+1))
-		case oci.CodeUnavailable:
-			status, code, p.Message = http.StatusServiceUnavailable, "temporarily_unavailable", "credentials cannot be checked now"
 		}
 	} else if r.Context().Err() == nil {
-		a.log.WithError(err).Error("a token could not be made")
+		a.log.WithError(err).Error("a token cannot be made now")
 	}
 	if status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", "GET, POST")

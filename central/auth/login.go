@@ -99,9 +99,6 @@ func (a *Authority) login(ctx context.Context, user, password string, peer netip
 	default:
 		attempt.right()
 		a.metrics.login(kind, "error")
-		if ctx.Err() == nil {
-			a.log.WithError(err).WithField("peer", peer).Error("a login could not be checked")
-		}
 		return Subject{}, fmt.Errorf("check login: %w", err)
 	}
 }

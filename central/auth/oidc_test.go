@@ -72,6 +72,10 @@ func (i *testIssuer) serve(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": issuer, "jwks_uri": i.URL + "/keys"})
 	case "/keys":
 		i.asked++
+		if !strings.Contains(r.Header.Get("Accept"), "application/jwk-set+json") { // as Kubernetes has it
+			w.WriteHeader(http.StatusNotAcceptable)
+			return
+		}
 		list := []any{map[string]string{"kty": "unheard-of"}}
 		for id, key := range i.keys {
 			list = append(list, jose.JSONWebKey{Key: key.Public(), KeyID: id, Use: "sig"})

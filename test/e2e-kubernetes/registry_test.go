@@ -27,6 +27,11 @@ func startRegistry(t testing.TB, c *cluster, config string) *registry {
 	listen, admin := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
 	p := spawn(t, dir, nil, path(t, *larderFlag), "central", "--serve", "registry", "--plain-http",
 		"--config", write(t, dir, "larder.yaml", config), "--listen", listen, "--admin-listen", admin, "--data-dir", filepath.Join(dir, "data"))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the registry said last:\n%s", p.tail(2000))
+		}
+	})
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	r := &registry{t, "http://" + listen, &http.Client{Transport: transport}}
