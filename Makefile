@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook e2e e2e-full e2e-kubernetes e2e-init faults crash check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook e2e e2e-full e2e-kubernetes e2e-init vap faults crash model check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ race: ## the tests of what is concurrent, five times over
 	go test -race -count 5 -timeout 60m ./store/... ./mirror/... ./internal/...
 
 lint: $(GOLANGCI) ## gofmt, golangci-lint and the rules of the house
-	@unformatted=$$(gofmt -l cmd internal mirror store test); test -z "$$unformatted" || \
+	@unformatted=$$(gofmt -l central cmd internal mirror store test); test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; }
 	$(GOLANGCI) run ./...
 	go test -count 1 ./test/house
@@ -55,6 +55,9 @@ e2e-init: ## larder init on containerd 1.6 to the newest: pulls with and without
 e2e-full: ## every client with every fault (needs root)
 	test/e2e/run --full
 
+vap: ## the policies that render writes, with the API server's own evaluator
+	cd test/vap && go vet ./... && go test -count 1 ./...
+
 bench-webhook: ## the admission webhook at 2,000 reviews a second, for a minute
 	go test -count 1 -v -run TestLoad ./central/admission -load 60s
 	go test -count 1 -run '^$$' -bench Review ./central/admission
@@ -68,6 +71,10 @@ faults: ## every fault of an upstream and of a disk, at full size
 crash: ## kill -9 at named points and at random, 100 rounds
 	go test -count 1 -timeout 60m -v -run Killed ./store -crash 10
 	go test -count 1 -timeout 60m -v ./test/crash -rounds 100
+
+model: ## the registry against a model of it, killed 60 times; its power cut 60 times
+	go test -race -count 1 -timeout 90m -v ./test/model -steps 500 -kills 60
+	go test -race -count 1 -timeout 60m -v -run PowerCut ./store -cuts 60
 
 check: test lint demo e2e ## what has to pass before a change goes in
 	$(MAKE) fuzz FUZZTIME=10s
