@@ -24,7 +24,9 @@ func dockerAtCentral(t *testing.T, k kit, from string, img image) {
 	daemon := spawnWith(t, k.dir, k.env, "/usr/sbin/dockerd", "--config-file", k.dir+"/daemon.json", "--data-root", k.dir+"/data",
 		"--exec-root", k.dir+"/exec", "--pidfile", k.dir+"/docker.pid", "--host", "unix://"+k.dir+"/d.sock", "--containerd", k.dir+"/c.sock",
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
-	docker := func(args ...string) []string { return append([]string{"--host", "unix://" + k.dir + "/d.sock"}, args...) }
+	docker := func(args ...string) []string {
+		return append([]string{"--host", "unix://" + k.dir + "/d.sock"}, args...)
+	}
 	const client = "/usr/bin/docker"
 	await(t, "dockerd", func(ctx context.Context) error {
 		if err := daemon.alive(); err != nil {
