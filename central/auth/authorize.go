@@ -88,6 +88,10 @@ func (v *visitor) May(ctx context.Context, repository string, action oci.Action)
 	if v.lists && action == oci.ActionPull {
 		return v.authority.sees(ctx, v.caller.Subject, repository)
 	}
+	if action == oci.ActionMount {
+		entitled, err := v.authority.entitled(ctx, v.caller.Subject, oci.ActionPull, repository)
+		return err == nil && entitled
+	}
 	entitled, err := v.authority.entitled(ctx, v.caller.Subject, action, repository)
 	return err == nil && entitled && v.caller.holds(action, repository)
 }

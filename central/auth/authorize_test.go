@@ -109,9 +109,11 @@ func TestAVisitorsFurtherRights(t *testing.T) {
 		action     oci.Action
 		may        bool
 	}{
-		{"mount of one's own", enter(withBasic("alice", "wonder"), want("team-a/to", oci.ActionPush)), "team-a/from", oci.ActionPull, true},
-		{"mount of another's", enter(withBasic("alice", "wonder"), want("team-a/to", oci.ActionPush)), "team-b/from", oci.ActionPull, false},
-		{"mount with a token for one", enter(withToken(pushOnly), want("team-a/to", oci.ActionPush)), "team-a/from", oci.ActionPull, false},
+		{"mount of one's own", enter(withBasic("alice", "wonder"), want("team-a/to", oci.ActionPush)), "team-a/from", oci.ActionMount, true},
+		{"mount of another's", enter(withBasic("alice", "wonder"), want("team-a/to", oci.ActionPush)), "team-b/from", oci.ActionMount, false},
+		{"pull with a token for another", enter(withToken(pushOnly), want("team-a/to", oci.ActionPush)), "team-a/from", oci.ActionPull, false},
+		{"mount of one's own with a token for one", enter(withToken(pushOnly), want("team-a/to", oci.ActionPush)), "team-a/from", oci.ActionMount, true},
+		{"mount of another's with a token for one", enter(withToken(pushOnly), want("team-a/to", oci.ActionPush)), "team-b/from", oci.ActionMount, false},
 		{"mount with a token for both", enter(withToken(both), want("team-a/to", oci.ActionPush)), "team-a/from", oci.ActionPull, true},
 		{"catalog shows what may be pulled", enter(withToken(catalog), want("", oci.ActionCatalog)), "team-a/x", oci.ActionPull, true},
 		{"catalog hides the rest", enter(withToken(catalog), want("", oci.ActionCatalog)), "team-b/x", oci.ActionPull, false},

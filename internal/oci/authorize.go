@@ -13,6 +13,10 @@ type Action string
 const (
 	// ActionPull reads blobs, image manifests, tags and referrers.
 	ActionPull Action = "pull"
+	// ActionMount reads a blob in order to have it in another repository, too.
+	// It is the right to pull, whatever repositories a token is made out for:
+	// clients mount what they have not been asked to prove they may pull.
+	ActionMount Action = "mount"
 	// ActionPush writes blobs, image manifests and tags.
 	ActionPush Action = "push"
 	// ActionDelete removes blobs, image manifests and tags.

@@ -19,7 +19,7 @@ import (
 func (o *own) start(ctx context.Context, x *ownExchange) error {
 	name := x.req.Name
 	if x.req.Mount != "" {
-		may := func(from oci.Name) bool { return x.subject.May(ctx, from.Repository, oci.ActionPull) }
+		may := func(from oci.Name) bool { return x.subject.May(ctx, from.Repository, oci.ActionMount) }
 		_, err := o.cfg.Writer.Mount(ctx, name, x.req.Mount, x.req.From, may)
 		if err == nil {
 			return x.created("blobs", x.req.Mount)
