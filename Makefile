@@ -46,6 +46,9 @@ demo: ## Larder at work against a real registry: a table of what was saved (2 mi
 bench: ## against pulling directly, nginx and docker-registry: docs/performance.md
 	test/bench/run
 
+conformance: ## the distribution spec's own suite against larder central (a minute)
+	test/official/run
+
 e2e: ## real clients pull through the mirror, one fault for each (needs root)
 	test/e2e/run
 
