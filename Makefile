@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook e2e e2e-full e2e-kubernetes e2e-init vap faults crash model check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance e2e e2e-full e2e-kubernetes e2e-init vap faults crash model check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
