@@ -49,7 +49,10 @@ func (p *Policy) WriteAdmissionPolicies(w io.Writer, opts AdmissionOptions) erro
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Image policy, revision %s. Made by larder policy render: change the policy, not this.\n", p.revision)
-	for _, o := range p.admissionPolicies(opts) {
+	for i, o := range p.admissionPolicies(opts) {
+		if i > 0 {
+			b.WriteString("---\n")
+		}
 		o.variables = append([]variable{{"spec", o.spec("object.spec")}, {"oldspec", o.spec("oldObject.spec")}}, p.variables(o.modes)...)
 		for _, v := range o.variables {
 			if utf8.RuneCountInString(v.expression) > maxExpression {
@@ -189,8 +192,7 @@ func (p *Policy) modes() []Mode {
 
 // write adds the YAML of the policy and of its binding.
 func (o admissionPolicy) write(b *strings.Builder, revision string) {
-	fmt.Fprintf(b, `---
-apiVersion: admissionregistration.k8s.io/v1
+	fmt.Fprintf(b, `apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata:
   name: %s
