@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -156,8 +155,11 @@ func (f accessFlags) settings(cfg config.Central) (auth.Settings, error) {
 		return s, fmt.Errorf("--password-file: %w", err)
 	}
 	user := auth.User{Name: f.user, Password: strings.TrimRight(string(content), "\r\n")}
-	if err := auth.CheckUser(user); err != nil || user.Password == "" {
-		return s, usageErrorf("--password-file %s: %v", f.passwordFile, cmp.Or(err, errors.New("it holds no password")))
+	if user.Password == "" {
+		return s, usageErrorf("--password-file %s: it holds no password", f.passwordFile)
+	}
+	if err := auth.CheckUser(user); err != nil {
+		return s, usageErrorf("--user and --password-file: %v", err)
 	}
 	s.Users = append(s.Users, user)
 	s.Rules = append(s.Rules, auth.Rule{
