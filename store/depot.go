@@ -27,6 +27,10 @@ type DepotConfig struct {
 	MinFree Limit
 }
 
+// depotRoom is what drafts leave free in any case: a ledger on the same disk has
+// to be opened, and written to, also when there is room for nothing else.
+const depotRoom = 3 * indexRoom
+
 // Depot keeps the content of a registry as files: drafts under names of the
 // caller's, committed content under its digest. What it does not do is decide:
 // nothing goes away unless Remove or Discard is called. Its methods may be
@@ -241,7 +245,7 @@ func (d *Depot) room(maxAge time.Duration) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("look for room: %w", err)
 	}
-	d.free, d.at = max(free-d.minFree.of(total), 0), time.Now()
+	d.free, d.at = max(free-max(d.minFree.of(total), depotRoom), 0), time.Now()
 	return d.free, nil
 }
 

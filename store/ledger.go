@@ -99,11 +99,15 @@ func (l *Ledger) open() error {
 	if err := errors.Join(l.secureLogs(), l.checkVersion()); err != nil {
 		return errors.Join(err, db.close())
 	}
-	if err := reserveFile(ballast, ballastSize); err != nil {
+	if err := reserveFile(ballast, ledgerBallast); err != nil {
 		_ = os.Remove(ballast) // short of room it is not kept
 	}
 	return nil
 }
+
+// ledgerBallast is what the ballast takes: given up, it is room enough to open the
+// ledger on a disk that others have filled.
+const ledgerBallast = indexRoom + ballastSize
 
 // ledgerVersion is the format of what central writes here. A newer one is
 // refused.

@@ -24,6 +24,23 @@ func newBody(inner io.Reader, control *http.ResponseController, stall time.Durat
 	return &body{inner: inner, control: control, stall: stall}
 }
 
+// The bounds on what is read of a body only so that its sender, who reads no
+// answer before everything is sent, gets to know that it is refused.
+const (
+	maxDrain    = 32 << 20
+	drainWithin = 5 * time.Second
+)
+
+// drain reads and drops the rest of a body of length bytes (-1: unknown), if
+// that is not too much. What is left is cut off with the connection.
+func (b *body) drain(length int64) {
+	if length-b.n > maxDrain {
+		return
+	}
+	_ = b.control.SetReadDeadline(time.Now().Add(drainWithin))
+	_, _ = io.CopyN(io.Discard, b.inner, maxDrain) // as far as it goes
+}
+
 // Read reads on.
 func (b *body) Read(p []byte) (int, error) {
 	if now := time.Now(); now.Sub(b.pushed) >= b.stall/8 {

@@ -232,6 +232,7 @@ func (o *own) failOwn(x *ownExchange, err error) {
 		x.sendError(err, http.StatusBadRequest, oci.Errorf(oci.ErrBlobUploadInvalid, "the body broke off after %d bytes", x.body.n))
 		return
 	}
+	x.body.drain(x.r.ContentLength)
 	o.fail(x.exchange, err)
 }
 

@@ -426,6 +426,25 @@ func TestABodyThatBreaksOff(t *testing.T) {
 	}
 }
 
+// TestARefusalReachesWhoSendsFirst is a client that reads no answer before all of
+// its body is sent.
+func TestARefusalReachesWhoSendsFirst(t *testing.T) {
+	s := newOwnServer(t, nil)
+	const size = 8 << 20
+	conn := s.raw(fmt.Sprintf("POST /v2/a/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", digest.FromString("x"), size))
+	if _, err := conn.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 401 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+}
+
 // TestASlowBodyIsWaitedFor is one that sends little, but something.
 func TestASlowBodyIsWaitedFor(t *testing.T) {
 	s := newOwnServer(t, func(cfg *ociserver.OwnConfig) { cfg.StallTimeout = 2 * time.Second })
