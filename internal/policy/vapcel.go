@@ -196,7 +196,11 @@ func (s scope) rulesCEL() string {
 		if r.below {
 			but = path
 		}
-		add(host, path, but, modeIf(r.mode, r.action == Deny), modeIf(r.mode, r.action == Allow && r.requireDigest), fmt.Sprintf("denied by the entry %q", r.text()))
+		why := ""
+		if r.action == Deny {
+			why = fmt.Sprintf("denied by the entry %q", r.text())
+		}
+		add(host, path, but, modeIf(r.mode, r.action == Deny), modeIf(r.mode, r.action == Allow && r.requireDigest), why)
 	}
 	add("", "", "", modeIf(s.mode, s.action == Deny), modeIf(s.mode, s.action == Allow && s.requireDigest), "denied by default: no entry allows it")
 	return "[\n" + b.String() + "]"

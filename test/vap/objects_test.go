@@ -169,10 +169,10 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// TestBounds finds out what still fits the API server's budget: how many
-// entries with how many containers. What is said in docs has to hold.
+// TestBounds asks for what docs/policy.md says the API server's budget is enough
+// for.
 func TestBounds(t *testing.T) {
-	for _, c := range []struct{ entries, containers int }{{50, 100}, {200, 50}, {20, 200}} {
+	for _, c := range []struct{ entries, containers int }{{100, 500}, {500, 100}} {
 		cfg := policy.Config{Default: policy.Deny}
 		for i := range c.entries {
 			cfg.Allow = append(cfg.Allow, policy.Rule{Image: fmt.Sprintf("registry-%d.example.com/team-%d/group", i, i)})
@@ -182,12 +182,10 @@ func TestBounds(t *testing.T) {
 		for i := range images {
 			images[i] = fmt.Sprintf("registry-%d.example.com/team-%d/group/application-%d:v1.2.3@sha256:%s", i%c.entries, i%c.entries, i, strings.Repeat("0", 64))
 		}
-		began := time.Now()
 		// decide fails the test when the budget is exceeded.
 		got, message := word(t, all, podReview("x", pod(images...), nil))
 		if got != "allow" {
 			t.Errorf("%d entries, %d containers: %s (%s)", c.entries, c.containers, got, message)
 		}
-		t.Logf("%d entries, %d containers: %v", c.entries, c.containers, time.Since(began))
 	}
 }
