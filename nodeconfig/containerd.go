@@ -239,10 +239,11 @@ func (s containerdState) describe() string {
 		text += " (" + s.source + ")"
 	}
 	roots, literal, _ := s.roots()
-	text += " reads registries' directories from " + strings.Join(roots, ", then ")
+	ways := []string{strings.Join(roots, ", then ")}
 	for _, others := range s.otherRoots() {
-		text += ", or from " + strings.Join(others, ", then ")
+		ways = append(ways, strings.Join(others, ", then "))
 	}
+	text += " reads registries' directories from " + strings.Join(ways, ", or from ")
 	if literal != nil {
 		text += "; its transfer service takes this list for one directory's name, so the mirror is named there as well"
 	}
