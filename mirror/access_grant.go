@@ -128,8 +128,12 @@ func (r grant) hear(way oci.Way) {
 	case r.who != "" && way == oci.WayCaller && r.must:
 		g.proofs.add(r.who, r.name, now)
 	}
-	if r.alone || way == oci.WayRefused && g.standing(r.name).open() {
-		return // it is about the caller only, or see Mirror.confirm
+	switch {
+	case way == oci.WayAnonymous: // also where credentials were there to be sent
+	case r.alone:
+		return // it is about the caller only
+	case way == oci.WayRefused && g.standing(r.name).open():
+		return // see Mirror.confirm
 	}
 	g.learn(r.name, way)
 }

@@ -43,8 +43,9 @@ type logins interface {
 // on a 401 it reads the challenge, gets a token, and sends the request once more,
 // so a token that expired is renewed exactly once. It drops Authorization when a
 // redirect leaves the origin, checks token realms, and copies Range and the
-// other headers to the second request.
-func (c *Client) authorized(ep *endpoint, repository string, w way) *auth.Client {
+// other headers to the second request. The session tells afterwards whether
+// anything was sent to log in with.
+func (c *Client) authorized(ep *endpoint, repository string, w way) (*auth.Client, *session) {
 	s := &session{tokens: c.tokens, key: tokenKey{endpoint: ep.key, who: w.who, repository: repository}, now: c.now, cred: w.logins}
 	return &auth.Client{
 		Client:               &http.Client{Transport: ep.exchange, CheckRedirect: ep.exchange.checkRedirect},
@@ -52,7 +53,7 @@ func (c *Client) authorized(ep *endpoint, repository string, w way) *auth.Client
 		Credential:           s.login,
 		Cache:                s,
 		BlockedRealmPrefixes: ep.blockedRealms(),
-	}
+	}, s
 }
 
 // session is oras-go's view of the tokens during one request. Its key is ours,

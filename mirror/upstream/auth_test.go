@@ -513,7 +513,7 @@ func FuzzChallenge(f *testing.F) {
 		base := mustURL(t, "https://registry.test/v2")
 		ep := newEndpoint(&entry{host: "registry.test", base: base, exchange: x}, base, true)
 		c := &Client{now: time.Now, tokens: newTokens(time.Second, time.Now), userAgent: "larder"}
-		client := c.authorized(ep, "team/app", way{logins: nobody{}})
+		client, _ := c.authorized(ep, "team/app", way{logins: nobody{}})
 		client.Client.Transport = roundTrip(func(req *http.Request) (*http.Response, error) {
 			if req.URL.Host != "registry.test" {
 				return x.RoundTrip(req)

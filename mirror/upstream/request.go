@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 // acceptManifests is what is sent as Accept for image manifests and indexes,
@@ -43,7 +45,7 @@ func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Respon
 	return resp, nil
 }
 
-// exchangeBy asks by one way.
+// exchangeBy asks by one way, and notes in a which it came to be.
 func (c *Client) exchangeBy(ctx context.Context, a *attempt, q question, w way) (*http.Response, error) {
 	ep := a.endpoint
 	req, err := http.NewRequestWithContext(ctx, q.method, ep.base.String()+"/"+a.repository+"/"+q.path, nil)
@@ -64,7 +66,8 @@ func (c *Client) exchangeBy(ctx context.Context, a *attempt, q question, w way) 
 		req.Header.Set("Range", q.ranged)
 	}
 
-	resp, err := c.authorized(ep, a.repository, w).Do(req)
+	client, session := c.authorized(ep, a.repository, w)
+	resp, err := client.Do(req)
 	if err != nil {
 		f := clientFailure(ctx, ep.base.Host, err)
 		if f.status == http.StatusTooManyRequests { // by the token server
@@ -78,6 +81,9 @@ func (c *Client) exchangeBy(ctx context.Context, a *attempt, q question, w way) 
 	}
 	if q.method == http.MethodHead {
 		_ = resp.Body.Close() //nolint:errcheck // it is empty
+	}
+	if a.way = w.kind; session.used == "" && !ep.exchange.certified() {
+		a.way = oci.WayAnonymous // it never asked for what there was
 	}
 	return resp, nil
 }

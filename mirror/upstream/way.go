@@ -102,9 +102,8 @@ func (c *Client) exchangeOnce(ctx context.Context, a *attempt, q question) (*htt
 		resp, err := c.exchangeBy(ctx, a, q, w)
 		switch {
 		case err == nil:
-			a.way = w.kind
-			c.known.put(a, w.kind)
-			hear(w.kind)
+			c.known.put(a, a.way)
+			hear(a.way)
 			return resp, nil
 		case oci.Reason(err) == "credential":
 			broken = err // its source failed; others may do
