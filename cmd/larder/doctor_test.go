@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,43 +21,43 @@ import (
 // scriptMirror runs larder mirror beside a script, which finds it at
 // $MIRROR_PORT and its port for operators at $ADMIN.
 func scriptMirror(ts *testscript.TestScript, _ bool, args []string) {
-	clients, admin := freePort(ts), freePort(ts)
-	args = append([]string{"mirror", "--listen", "127.0.0.1:" + clients, "--admin-listen", "127.0.0.1:" + admin, "--data-dir", ts.MkAbs("mirror-data")}, args...)
+	args = append([]string{"mirror", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", ts.MkAbs("mirror-data"), "--log-format", "json"}, args...)
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = append(os.Environ(), asLarder+"=1")
+	log, err := cmd.StderrPipe()
+	ts.Check(err)
 	ts.Check(cmd.Start())
+	said := make(chan struct{})
 	ts.Defer(func() {
 		_ = cmd.Process.Kill()
+		<-said
 		_ = cmd.Wait()
 	})
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-		resp, err := client.Get("http://127.0.0.1:" + admin + "/readyz")
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				break
+	type line struct{ Msg, Listen, Admin string }
+	serves := make(chan line, 1)
+	// Ends with the mirror, which the script ends.
+	go func() {
+		defer close(said)
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			var l line
+			if json.Unmarshal(lines.Bytes(), &l) == nil && l.Msg == "larder mirror serves" {
+				serves <- l
 			}
 		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("the mirror is not ready: %v", err)
-		}
+	}()
+	var at line
+	select {
+	case at = <-serves:
+	case <-said:
+		ts.Fatalf("the mirror ended before it served")
+	case <-time.After(time.Minute):
+		ts.Fatalf("the mirror does not serve")
 	}
-	ts.Setenv("MIRROR_PORT", clients)
-	ts.Setenv("ADMIN", "127.0.0.1:"+admin)
-}
-
-// freePort is a port of loopback that was free a moment ago.
-func freePort(ts *testscript.TestScript) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(at.Listen)
 	ts.Check(err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	ts.Check(err)
-	return port
+	ts.Setenv("MIRROR_PORT", port)
+	ts.Setenv("ADMIN", at.Admin)
 }
 
 // scriptBottlerocket serves Bottlerocket's API below a directory, with the
