@@ -250,7 +250,6 @@ func (r *restore) entry(ctx context.Context, header *tar.Header) error {
 
 // records makes the records of one part, many at once: each waits for the disk.
 func (r *restore) records(ctx context.Context) error {
-	const together = 64
 	list := map[string][]byte{}
 	flush := func() error {
 		keys := make([]string, 0, len(list))

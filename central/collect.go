@@ -51,6 +51,8 @@ type collection struct {
 	// manifest refers to. Two that share one only keep a blob too long.
 	needed map[uint64]struct{}
 	seed   maphash.Seed
+	// marks are changes of marks that are noted, and not made yet.
+	marks []candidate
 }
 
 // Collect removes garbage, while pushes and pulls go on: uploads nobody goes on

@@ -126,7 +126,7 @@ func (c *Central) place(ctx context.Context, repository string, dgst digest.Dige
 
 // each calls f with every item at once, so that their writes share the wait for
 // the disk.
-func each(items []string, f func(string) error) error {
+func each[T any](items []T, f func(T) error) error {
 	if len(items) == 1 {
 		return f(items[0])
 	}

@@ -3,6 +3,8 @@ package central
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -40,13 +42,12 @@ func (g *collection) blobs(ctx context.Context) error {
 			if err != nil || !ok {
 				continue // not ours to remove
 			}
-			next, err := g.judge(ctx, repository, candidate{r.Key, r.Version, dgst, rec})
-			if err != nil {
-				return err
-			}
-			if next != nil {
+			if next := g.judge(repository, candidate{r.Key, r.Version, dgst, rec}); next != nil {
 				doomed[repository] = append(doomed[repository], *next)
 			}
+		}
+		if err := g.mark(ctx); err != nil {
+			return err
 		}
 		if len(list) < page {
 			break
@@ -60,35 +61,55 @@ func (g *collection) blobs(ctx context.Context) error {
 	return nil
 }
 
-// judge marks a blob, or takes the mark away, or returns it to be removed.
-func (g *collection) judge(ctx context.Context, repository string, b candidate) (*candidate, error) {
+// together is how many changes are made at once, to share the wait for the disk.
+const together = 64
+
+// judge notes that a blob is to be marked, or its mark to be taken away, or
+// returns it to be removed.
+func (g *collection) judge(repository string, b candidate) *candidate {
 	_, needed := g.needed[g.hash(repository, b.dgst)]
 	wait := min(g.c.cfg.Grace, settle)
 	switch {
 	case needed && b.record.Doomed == 0:
-		return nil, nil
+		return nil
 	case needed:
 		b.record.Doomed = 0
 	case b.record.Doomed == 0 && g.now.Sub(time.Unix(b.record.At, 0)) < g.c.cfg.Grace:
 		g.report.Waiting++
-		return nil, nil
+		return nil
 	case b.record.Doomed == 0:
 		g.report.Waiting++
 		b.record.Doomed = max(g.now.Unix(), 1)
 	case g.now.Sub(time.Unix(b.record.Doomed, 0)) < wait:
 		g.report.Waiting++
-		return nil, nil
+		return nil
 	default:
-		return &b, nil
+		return &b
 	}
+	g.marks = append(g.marks, b)
+	return nil
+}
+
+// mark writes the marks that were noted.
+func (g *collection) mark(ctx context.Context) error {
+	marks := g.marks
+	g.marks = nil
 	if g.dry {
-		return nil, nil
+		return nil
 	}
-	err := g.c.ledger.Swap(ctx, b.key, encode(b.record), b.version)
-	if errors.Is(err, store.ErrConflict) {
-		err = nil // somebody asked for it
+	for part := range slices.Chunk(marks, together) {
+		err := each(part, func(b candidate) error {
+			err := g.c.ledger.Swap(ctx, b.key, encode(b.record), b.version)
+			if errors.Is(err, store.ErrConflict) {
+				err = nil // somebody asked for it
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return nil, err
+	return nil
 }
 
 // unlink removes marked blobs from a repository, unless an image manifest has
@@ -98,21 +119,29 @@ func (g *collection) unlink(ctx context.Context, repository string, list []candi
 	if err != nil {
 		return err
 	}
-	for _, b := range list {
-		if needed[b.dgst] {
-			continue // the next collection takes the mark away
-		}
-		if !g.dry {
-			err := g.c.ledger.Delete(ctx, b.key, b.version)
-			if errors.Is(err, store.ErrConflict) {
-				continue
+	// The next collection takes the mark away from what is needed again.
+	list = slices.DeleteFunc(list, func(b candidate) bool { return needed[b.dgst] })
+	var mu sync.Mutex // guards the report
+	for part := range slices.Chunk(list, together) {
+		err := each(part, func(b candidate) error {
+			if !g.dry {
+				err := g.c.ledger.Delete(ctx, b.key, b.version)
+				if errors.Is(err, store.ErrConflict) {
+					return nil // somebody asked for it
+				}
+				if err != nil {
+					return err
+				}
+				g.c.discharge(repository, b.record.Size)
 			}
-			if err != nil {
-				return err
-			}
-			g.c.discharge(repository, b.record.Size)
+			mu.Lock()
+			defer mu.Unlock()
+			g.report.Blobs = append(g.report.Blobs, repository+"@"+string(b.dgst))
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		g.report.Blobs = append(g.report.Blobs, repository+"@"+string(b.dgst))
 	}
 	return nil
 }

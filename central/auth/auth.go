@@ -86,7 +86,8 @@ type Authority struct {
 	publicURL string
 	logins    *cache[Subject]
 	failures  *limiter
-	hashing   chan struct{}
+	hashing   chan struct{} // held by who checks a password
+	asking    chan struct{} // and a token of others
 	log       *logrus.Entry
 	metrics   *metrics
 	now       func() time.Time
@@ -112,6 +113,7 @@ func New(cfg Config) (*Authority, error) {
 		lifetime:  cfg.TokenLifetime,
 		publicURL: strings.TrimSuffix(cfg.PublicURL, "/"),
 		hashing:   make(chan struct{}, bcryptAtOnce()),
+		asking:    make(chan struct{}, askedAtOnce),
 		log:       cfg.Log,
 		metrics:   newMetrics(cfg.Registerer),
 		now:       cfg.Now,

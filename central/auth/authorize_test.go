@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -191,6 +192,43 @@ func TestOnePeerIsLimitedWhateverItsUsers(t *testing.T) {
 	}
 }
 
+// TestManyAtOnceAreNotLimited has more requests come at once with the same right
+// password than may fail, as a client's parallel uploads do.
+func TestManyAtOnceAreNotLimited(t *testing.T) {
+	a, c := authority(t)
+	for range 3 {
+		verdicts := make(chan string, 8*perUser)
+		for range cap(verdicts) {
+			go func() { // ends with the request
+				_, err := a.Authorize(context.Background(), withBasic("alice", "wonder"), oci.Want{})
+				verdicts <- verdict(err)
+			}()
+		}
+		for range cap(verdicts) {
+			if got := <-verdicts; got != "ok" {
+				t.Fatal(got)
+			}
+		}
+		c.advance(loginsKept)
+	}
+	// And of wrong ones no more are checked than may fail, and those that were
+	// being checked.
+	verdicts := make(chan string, 8*perUser)
+	for i := range cap(verdicts) {
+		go func() { // ends with the request
+			_, err := a.Authorize(context.Background(), withBasic("bob", strings.Repeat("x", i+1)), oci.Want{})
+			verdicts <- verdict(err)
+		}()
+	}
+	got := map[string]int{}
+	for range cap(verdicts) {
+		got[<-verdicts]++
+	}
+	if n := got["UNAUTHORIZED"]; n < perUser || n > perUser+bcryptAtOnce() || n+got["TOOMANYREQUESTS"] != cap(verdicts) {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestSuccessesAreNotLimited(t *testing.T) {
 	a, c := authority(t)
 	for range 5 * perUser {
@@ -235,7 +273,7 @@ func TestTheCacheIsBounded(t *testing.T) {
 	l := newLimiter(now.Now)
 	p := peer
 	for range maxBuckets {
-		l.begin(p, "u")
+		l.failed(p, "u")
 		p = p.Next()
 	}
 	if n := len(l.buckets); n > maxBuckets {

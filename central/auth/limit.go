@@ -6,11 +6,13 @@ import (
 	"time"
 )
 
-// limiter bounds how often logins may fail. A login takes one from the bucket
-// of its peer and user, and one from its peer's, and gets both back when it
-// turns out right. Credentials that were found right in the last minutes never
-// come here, so that a stranger behind the same address cannot lock out who
-// works there.
+// limiter bounds how often logins may fail. A failed login takes one from the
+// bucket of its peer and user, and one from its peer's; while either is empty,
+// logins from there are refused unchecked. Only failures count, however many
+// right logins come at once; and since few are checked at a time, few more can
+// fail than there is room for. Credentials that were found right in the last
+// minutes never come here, so that a stranger behind the same address cannot
+// lock out who works there.
 type limiter struct {
 	now func() time.Time
 
@@ -18,7 +20,8 @@ type limiter struct {
 	buckets map[bucketKey]*bucket
 }
 
-// bucketKey has an empty user for the peer's own bucket.
+// bucketKey has an empty user for the peer's own bucket, else "user " and the
+// name.
 type bucketKey struct {
 	peer netip.Prefix
 	user string
@@ -46,69 +49,72 @@ func newLimiter(now func() time.Time) *limiter {
 	return &limiter{now: now, buckets: map[bucketKey]*bucket{}}
 }
 
-// attempt is a login whose end the limiter waits for.
-type attempt struct {
-	l    *limiter
-	keys [2]bucketKey
+// bound is one of the buckets a login uses.
+type bound struct {
+	key    bucketKey
+	most   float64
+	refill time.Duration
 }
 
-// begin admits an attempt, or says how long to wait. news is true for the
-// first refusal since the bucket was last used.
-func (l *limiter) begin(peer netip.Addr, user string) (_ attempt, wait time.Duration, news bool) {
-	at := attempt{l, [2]bucketKey{{networkOf(peer), user}, {networkOf(peer), ""}}}
+// boundsOf gives the peer's own first: names are as many as a stranger likes to
+// invent.
+func boundsOf(peer netip.Addr, user string) [2]bound {
+	network := networkOf(peer)
 	if len(user) > maxUserName {
-		at.keys[0].user = user[:maxUserName]
+		user = user[:maxUserName]
 	}
+	return [2]bound{
+		{bucketKey{network, ""}, perPeer, refillPeer},
+		{bucketKey{network, "user " + user}, perUser, refillUser},
+	}
+}
+
+// refused says how long a login has to wait, zero if it does not. news is true
+// for the first refusal since a login last failed.
+func (l *limiter) refused(peer netip.Addr, user string) (wait time.Duration, news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	// The peer's own first: names are as many as a stranger likes to invent.
-	buckets := make([]*bucket, 0, 2)
-	for _, b := range []struct {
-		key    bucketKey
-		most   float64
-		refill time.Duration
-	}{{at.keys[1], perPeer, refillPeer}, {at.keys[0], perUser, refillUser}} {
-		found := l.bucket(b.key, b.most, b.refill, now)
-		if found.left < 1 {
-			news, found.told = !found.told, true
-			return attempt{}, time.Duration((1 - found.left) * float64(b.refill)), news
+	for _, bound := range boundsOf(peer, user) {
+		b := l.buckets[bound.key]
+		if b == nil {
+			continue
 		}
-		buckets = append(buckets, found)
+		b.fill(bound, now)
+		if b.left < 1 {
+			news, b.told = !b.told, true
+			return time.Duration((1 - b.left) * float64(bound.refill)), news
+		}
 	}
-	for _, b := range buckets {
-		b.left--
+	return 0, false
+}
+
+// failed counts a failure.
+func (l *limiter) failed(peer netip.Addr, user string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	for _, bound := range boundsOf(peer, user) {
+		b := l.buckets[bound.key]
+		if b == nil {
+			if len(l.buckets) >= maxBuckets {
+				l.makeRoom(now)
+			}
+			b = &bucket{left: bound.most, filled: now}
+			l.buckets[bound.key] = b
+		}
+		b.fill(bound, now)
+		b.left = max(0, b.left-1)
 		b.told = false
 	}
-	return at, 0, false
 }
 
-// right gives back what the attempt took.
-func (at attempt) right() {
-	at.l.mu.Lock()
-	defer at.l.mu.Unlock()
-	for _, key := range at.keys {
-		if b := at.l.buckets[key]; b != nil {
-			b.left++
-		}
-	}
-}
-
-// bucket finds or makes a bucket and fills it up to now.
-func (l *limiter) bucket(key bucketKey, most float64, refill time.Duration, now time.Time) *bucket {
-	b := l.buckets[key]
-	if b == nil {
-		if len(l.buckets) >= maxBuckets {
-			l.makeRoom(now)
-		}
-		b = &bucket{left: most, filled: now}
-		l.buckets[key] = b
-	}
+// fill brings the bucket up to now.
+func (b *bucket) fill(bound bound, now time.Time) {
 	if passed := now.Sub(b.filled); passed > 0 {
-		b.left = min(most, b.left+float64(passed)/float64(refill))
+		b.left = min(bound.most, b.left+float64(passed)/float64(bound.refill))
 	}
 	b.filled = now
-	return b
 }
 
 // makeRoom drops buckets that have had the time to fill, or else any one. It
