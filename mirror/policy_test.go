@@ -39,7 +39,7 @@ func TestGate(t *testing.T) {
 		layer := image.Layers[0].Digest
 		for _, ask := range []struct {
 			what string
-			of func(context.Context) error
+			of   func(context.Context) error
 		}{
 			{"manifest by tag", func(ctx context.Context) error {
 				_, err := gate.Manifest(ctx, oci.Reference{Name: name, Tag: "v1"})
