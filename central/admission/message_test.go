@@ -96,7 +96,7 @@ func TestAuditAnnotations(t *testing.T) {
 	}{
 		"allowed":     {pod(m{"containers": containers("nginx")}), map[string]string{"decision": "allowed"}},
 		"skipped":     {deployment, map[string]string{"decision": "skipped", "reason": "workloads are off"}},
-		"only noted":  {old, map[string]string{"decision": "would_deny", "mode": "audit", "images": `"quay.io/x" (default Deny in namespace old)`}},
+		"only noted":  {old, map[string]string{"decision": "would_deny", "mode": "audit", "images": `"quay.io/x" (default Deny)`}},
 		"both denied": {pod(m{"containers": containers("quay.io/x", "ghcr.io/org/secret")}), map[string]string{"decision": "denied", "mode": "enforce", "images": `"quay.io/x" (default Deny), "ghcr.io/org/secret" (deny ghcr.io/org/secret)`}},
 	} {
 		t.Run(name, func(t *testing.T) {
