@@ -27,7 +27,7 @@ func newPolicyRender() *cobra.Command {
 bindings, which the API server evaluates by itself: no webhook, no certificate,
 nothing to be down. Every image gets the verdict that the webhook gives it.
 
-  larder policy render --config larder.yaml | kubectl apply -f -
+  larder policy render --config larder.yaml | kubectl apply --server-side -f -
 
 There is one policy for each mode that a denial can have, and the same for
 workloads. Render and apply again when the policy changes. Kubernetes 1.31 or
