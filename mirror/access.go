@@ -262,6 +262,47 @@ func (m *Mirror) recheck(name oci.Name, ask func(context.Context) error) {
 	})
 }
 
+// stillClosed reports whether it is time to find out if a repository that was
+// closed lets everybody in by now. It says so to one, and then not for a while.
+func (g *gate) stillClosed(name oci.Name) bool {
+	now := g.now()
+	late := func(s standing) bool {
+		return s.closed() && now.Sub(s.refused) >= g.proofTTL && now.Sub(s.rechecked) >= rememberFor
+	}
+	if g.offline || !late(g.standing(name)) {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.entry(name)
+	if !late(*s) {
+		return false
+	}
+	s.rechecked = now
+	return true
+}
+
+// reopen asks the upstream in the background whether everybody may read a closed
+// repository by now. Who came without credentials is not kept waiting for that.
+func (m *Mirror) reopen(ref oci.Reference) {
+	if !m.gate.stillClosed(ref.Name) {
+		return
+	}
+	if ref.Tag == "" && ref.Digest == "" {
+		tags, err := m.store.Tags(ref.Name, 1, "")
+		if err != nil || len(tags) == 0 {
+			return
+		}
+		ref.Tag = tags[0]
+	}
+	// Ends with the question, which the upstream client's timeouts bound.
+	m.tasks.run(func(ctx context.Context) {
+		if _, err := m.upstream.Resolve((grant{gate: m.gate, name: ref.Name}).with(ctx), ref); err != nil {
+			m.log.WithError(err).WithField("repository", ref.Name.String()).Debug("repository is closed still")
+		}
+	})
+}
+
 // confirm finds out whether a repository that everybody could read is closed now
 // that its upstream has refused something of it: a single image manifest may be
 // forbidden. It asks for one or two of the tags held, but not for the one that
@@ -316,6 +357,9 @@ func (m *Mirror) admitted(ctx context.Context, ref oci.Reference, access *oci.Ac
 	var g grant
 	for range maxMoves {
 		g = m.gate.grant(ref.Name, access.Credential)
+		if !g.brought && g.closed() {
+			m.reopen(ref)
+		}
 		if g.refusal != nil {
 			return g.deny(g.refusal)
 		}

@@ -60,13 +60,12 @@ func (g *gate) grant(name oci.Name, caller oci.Credential) grant {
 	}
 	if !r.brought || r.refusal != nil && r.shared {
 		r.refusal = nil
-		barred := s.closed() && (g.offline || now.Sub(s.refused) < g.proofTTL)
-		r.mute = r.shared && barred
-		if barred && !r.shared {
+		switch r.mute = r.shared; {
+		case s.closed() && !r.shared:
 			r.refusal = errUnproven
+		case !s.closed():
+			r.must = true
 		}
-		// Else the upstream may let everybody in: nobody asked lately.
-		r.must = !r.shared
 		return r
 	}
 	r.caller, r.who, r.must = caller, who, true
@@ -152,6 +151,12 @@ func (r grant) admits() bool {
 	}
 	age, ok := r.gate.proofs.age(r.who, r.name, r.gate.now())
 	return ok && (age < r.gate.proofTTL || r.grace && age < r.gate.proofGrace)
+}
+
+// answered reports whether what the grant had to ask has been answered since.
+func (r grant) answered() bool {
+	age, ok := r.gate.proofs.age(r.who, r.name, r.gate.now())
+	return ok && age < r.gate.proofTTL || r.gate.standing(r.name).exposure != r.exposure
 }
 
 // unproven reports whether err is errUnproven, and not any refusal.

@@ -131,7 +131,9 @@ func (m *Mirror) prove(ctx context.Context, g grant, ask func(context.Context) e
 			// Ends with the question, which the upstream client's timeouts bound.
 			return m.tasks.run(func(ctx context.Context) {
 				defer m.checks.finish(key, c)
-				c.err = ask(g.with(ctx))
+				if !g.answered() { // by a question that has just ended
+					c.err = ask(g.with(ctx))
+				}
 			})
 		})
 		err := m.await(ctx, g, c)
