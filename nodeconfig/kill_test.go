@@ -108,7 +108,7 @@ func TestKilledAnywhere(t *testing.T) {
 func killAt(t *testing.T, root, what string, step int) bool {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], root, what, fmt.Sprint(step))
-	cmd.Env = append(os.Environ(), killVariable+"=1")
+	cmd.Env = append(os.Environ(), killVariable+"=1", "GORACE=atexit_sleep_ms=0")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()
