@@ -77,6 +77,15 @@ func (c *central) start(t *testing.T) {
 	c.process = spawn(t, c.dir, bin(t, "larder"), "central", "--serve", "registry", "--config", c.dir+"/larder.yaml",
 		"--listen", c.addr, "--admin-listen", c.admin, "--data-dir", c.dir+"/data", "--log-format", "json",
 		"--tls-cert", c.dir+"/tls.crt", "--tls-key", c.dir+"/tls.key")
+	p := c.process
+	t.Cleanup(func() {
+		// What it said of itself; its last words are mostly about requests.
+		for line := range strings.Lines(p.output()) {
+			if t.Failed() && !strings.Contains(line, `"msg":"request"`) {
+				t.Log(line)
+			}
+		}
+	})
 	await(t, "the registry to be ready", func(ctx context.Context) error {
 		if err := c.alive(); err != nil {
 			t.Fatal(err)
