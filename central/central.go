@@ -173,19 +173,23 @@ func setDefault(d *time.Duration, to time.Duration) {
 	}
 }
 
-// flushEvery is how often it is written what was pulled when.
-const flushEvery = time.Minute
+const (
+	// flushEvery is how often it is written what was pulled when.
+	flushEvery = time.Minute
+	// firstCollection is when garbage is collected first, at the latest.
+	firstCollection = 10 * time.Minute
+)
 
 // Run collects garbage and writes down what was pulled, until ctx ends. Then it
 // writes a last time and returns.
 func (c *Central) Run(ctx context.Context) {
 	flush := time.NewTicker(flushEvery)
 	defer flush.Stop()
-	var collect <-chan time.Time // never, unless there is a ticker
-	if c.cfg.CollectEvery > 0 {
-		ticker := time.NewTicker(c.cfg.CollectEvery)
-		defer ticker.Stop()
-		collect = ticker.C
+	// Soon after the start, for processes that are started often.
+	collect := time.NewTimer(min(c.cfg.CollectEvery, firstCollection))
+	defer collect.Stop()
+	if c.cfg.CollectEvery < 0 {
+		collect.Stop()
 	}
 	for {
 		select {
@@ -195,10 +199,11 @@ func (c *Central) Run(ctx context.Context) {
 			return
 		case <-flush.C:
 			c.flushPulled(ctx)
-		case <-collect:
+		case <-collect.C:
 			if _, err := c.Collect(ctx, false); err != nil && ctx.Err() == nil {
 				c.log.WithError(err).Warn("garbage was not collected")
 			}
+			collect.Reset(c.cfg.CollectEvery)
 		}
 	}
 }

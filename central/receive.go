@@ -15,7 +15,7 @@ import (
 
 const (
 	// receiveChunk is how much is read, written and hashed at a time.
-	receiveChunk = 1 << 20
+	receiveChunk = 256 << 10
 	// receiveDepth is how many such chunks are under way at once.
 	receiveDepth = 3
 )

@@ -232,7 +232,9 @@ func (o *own) failOwn(x *ownExchange, err error) {
 		x.sendError(err, http.StatusBadRequest, oci.Errorf(oci.ErrBlobUploadInvalid, "the body broke off after %d bytes", x.body.n))
 		return
 	}
-	x.body.drain(x.r.ContentLength)
+	if x.body.n > 0 || x.r.Header.Get("Expect") == "" { // else it was not sent yet
+		x.body.drain(x.r.ContentLength)
+	}
 	o.fail(x.exchange, err)
 }
 
