@@ -17,7 +17,7 @@ var (
 	binFlag      = flag.String("bin", "../../.cache/bin", "directory that holds larder, and containerd, ctr and crane as test/tools pins them")
 	dirFlag      = flag.String("dir", "/tmp", "directory for everything that is running; its path must be short")
 	releasesFlag = flag.String("releases", "", "directory with older containerds, as test/e2e/releases builds them, for larder init to configure")
-	fullFlag     = flag.Bool("full", false, "every client with every fault, instead of one fault for each client")
+	fullFlag     = flag.Bool("full", false, "every client with every fault, instead of one fault for each client; every client at the central registry, and sizes as they can be")
 )
 
 // What takes a second on an idle machine fails after startPatience, and a pull,
