@@ -46,20 +46,23 @@ type privateRegistry struct {
 	handedOut func() []string
 }
 
-// startPrivateRegistry seeds a registry and then has it ask for credentials: by
-// a password file, or by tokens of a server of the test's own.
-func startPrivateRegistry(t *testing.T, tokens bool) (*privateRegistry, image) {
+// startPrivateRegistry seeds a registry and then has it ask for credentials at
+// addr: by a password file, or by tokens of a server of the test's own.
+func startPrivateRegistry(t *testing.T, addr string, tokens bool) (*privateRegistry, image) {
 	t.Helper()
-	p := &privateRegistry{addr: freeAddr(t), home: scratch(t), handedOut: func() []string { return nil }}
-	storage := fmt.Sprintf(`version: 0.1
+	p := &privateRegistry{addr: addr, home: scratch(t), handedOut: func() []string { return nil }}
+	storage := func(addr string) string {
+		return fmt.Sprintf(`version: 0.1
 http:
   addr: %s
 storage:
   filesystem:
     rootdirectory: %s/registry
-`, p.addr, p.home)
-	open := spawn(t, p.home, "/usr/bin/docker-registry", "serve", write(t, p.home, "open.yml", storage))
-	img := seed(t, open, p.addr)
+`, addr, p.home)
+	}
+	seeded := freeAddr(t)
+	open := spawn(t, p.home, "/usr/bin/docker-registry", "serve", write(t, p.home, "open.yml", storage(seeded)))
+	img := seed(t, open, seeded)
 	open.kill()
 	auth := ""
 	if tokens {
@@ -80,7 +83,7 @@ storage:
 			}
 		}
 	}
-	p.config = write(t, p.home, "private.yml", storage+auth)
+	p.config = write(t, p.home, "private.yml", storage(addr)+auth)
 	p.start(t)
 	return p, img
 }

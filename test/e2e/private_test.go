@@ -45,7 +45,7 @@ func TestPrivateImages(t *testing.T) {
 		t.Run(row.kind.name+"/"+how, func(t *testing.T) {
 			t.Parallel()
 			l := &leakTest{kind: row.kind}
-			l.upstream, l.img = startPrivateRegistry(t, row.tokens)
+			l.upstream, l.img = startPrivateRegistry(t, freeAddr(t), row.tokens)
 			l.mirror = startPrivateMirror(t, l.upstream.addr)
 			l.run(t)
 		})
