@@ -185,6 +185,8 @@ func TestManifestsThatAreRefused(t *testing.T) {
 	put(".INVALID_MANIFEST_NAME", good).refused(400, "MANIFEST_INVALID")
 	put("%C3%BCnicode", good).refused(400, "MANIFEST_INVALID")
 	put(strings.Repeat("a", 129), good).refused(400, "MANIFEST_INVALID")
+	put(strings.Repeat("a", 50_000), good).refused(400, "MANIFEST_INVALID")
+	put(strings.Repeat("a", 1<<20), good).want(431) // by net/http, before anybody has read it
 	put(strings.Repeat("a", 128), good).want(201)
 	full := append(bytes.Clone(good), bytes.Repeat([]byte(" "), oci.MaxManifestSize-len(good))...)
 	put("full", full).want(201)
