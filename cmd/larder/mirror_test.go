@@ -348,7 +348,7 @@ func TestOnlyAdmittedClients(t *testing.T) {
 func TestWhatHasNoEffectIsWarnedOfAtStart(t *testing.T) {
 	config := writeFile(t, t.TempDir(), "larder.yaml", "registry_proxies: {registries: [{host: a_b.example}]}\n")
 	p := launch(t, "mirror", "--config", config, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json")
-	warning := p.waitFor(t, config+":1:41: registry_proxies.registries[0].host: no image can be from a host with an underscore; the entry has NO effect")
+	warning := p.waitFor(t, config+":1:40: registry_proxies.registries[0].host: no image can be from a host with an underscore; the entry has NO effect")
 	if warning["level"] != "warning" {
 		t.Errorf("it is said at level %v", warning["level"])
 	}
