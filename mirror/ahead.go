@@ -36,7 +36,7 @@ type ahead struct {
 	mu sync.Mutex
 	// considered holds until when content is not looked at again; that for
 	// other platforms, named by an index, is not at all.
-	considered map[content]time.Time
+	considered looks
 	waiting    int // fills nobody has asked for
 }
 
@@ -44,26 +44,36 @@ type ahead struct {
 func (a *ahead) due(c content, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.Before(a.considered[c]) {
+	return a.considered.due(c, now)
+}
+
+// looks are the image manifests that were looked at lately, with until when they
+// are not looked at again: reading the same one for each request would cost more
+// than sending it.
+type looks map[content]time.Time
+
+// due reports whether c is to be looked at now, and notes that it was.
+func (l *looks) due(c content, now time.Time) bool {
+	if now.Before((*l)[c]) {
 		return false
 	}
-	a.note(c, now.Add(aheadAgain))
+	l.note(c, now.Add(aheadAgain))
 	return true
 }
 
-// note has c left alone until then. The caller holds mu.
-func (a *ahead) note(c content, until time.Time) {
-	if a.considered == nil || len(a.considered) >= maxConsidered {
-		a.considered = make(map[content]time.Time)
+// note has c left alone until then.
+func (l *looks) note(c content, until time.Time) {
+	if *l == nil || len(*l) >= maxConsidered {
+		*l = make(looks)
 	}
-	a.considered[c] = until
+	(*l)[c] = until
 }
 
 // ignore leaves what is for other platforms alone.
 func (a *ahead) ignore(c content, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.note(c, now.Add(24*time.Hour))
+	a.considered.note(c, now.Add(24*time.Hour))
 }
 
 // admit counts one more fill that nobody has asked for, if there may be one.

@@ -33,6 +33,7 @@ type bypassed struct {
 	images map[content]watched
 	layers map[digest.Digest][]content // the images watched, by layer
 	asked  map[digest.Digest]struct{}
+	looked looks
 }
 
 // watched is an image whose manifest was taken, and no layer yet.
@@ -49,7 +50,7 @@ func (b *bypassed) taken(name oci.Name, manifest oci.Manifest, now time.Time) {
 	c := content{name, manifest.Digest}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, ok := b.images[c]; ok {
+	if _, ok := b.images[c]; ok || !b.looked.due(c, now) {
 		return
 	}
 	var l listed

@@ -70,8 +70,12 @@ type bypassedMetrics struct {
 	count func() map[string]int
 }
 
-// Describe sends nothing: registries are named by clients.
-func (bypassedMetrics) Describe(chan<- *prometheus.Desc) {}
+// Describe implements prometheus.Collector.
+func (c bypassedMetrics) Describe(out chan<- *prometheus.Desc) { out <- c.desc() }
+
+func (bypassedMetrics) desc() *prometheus.Desc {
+	return prometheus.NewDesc("larder_bypassed", "Images whose manifest was taken in the last hour, and none of whose layers was asked for: a hint that they were fetched past the mirror.", []string{"registry"}, nil)
+}
 
 // Collect implements prometheus.Collector. Registries that share a label are
 // added up.
@@ -80,7 +84,7 @@ func (c bypassedMetrics) Collect(out chan<- prometheus.Metric) {
 	for registry, n := range c.count() {
 		sums[c.label(registry)] += n
 	}
-	desc := prometheus.NewDesc("larder_bypassed", "Images whose manifest was taken in the last hour, and none of whose layers was asked for: a hint that they were fetched past the mirror.", []string{"registry"}, nil)
+	desc := c.desc()
 	for registry, n := range sums {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), registry)
 	}
