@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime"
 	"runtime/debug"
 	"testing"
 )
@@ -17,5 +18,21 @@ func TestGOMEMLIMITReplacesTheMemoryLimit(t *testing.T) {
 	limitMemory()
 	if got := debug.SetMemoryLimit(-1); got != memoryLimit {
 		t.Errorf("the limit is %d bytes, want %d", got, memoryLimit)
+	}
+}
+
+func TestSpareMemoryIsGivenBack(t *testing.T) {
+	block := make([]byte, 32<<20)
+	for i := range block {
+		block[i] = 1
+	}
+	runtime.KeepAlive(block)
+	block = nil
+	runtime.GC()
+	giveBack(0)
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	if spare := stats.HeapIdle - stats.HeapReleased; spare >= spareMemory {
+		t.Errorf("%d bytes are kept that nobody needs", spare)
 	}
 }
