@@ -22,12 +22,13 @@ func TestGOMEMLIMITReplacesTheMemoryLimit(t *testing.T) {
 }
 
 func TestSpareMemoryIsGivenBack(t *testing.T) {
-	block := make([]byte, 32<<20)
-	for i := range block {
-		block[i] = 1
-	}
-	runtime.KeepAlive(block)
-	block = nil
+	func() {
+		block := make([]byte, 32<<20)
+		for i := range block {
+			block[i] = 1
+		}
+		runtime.KeepAlive(block)
+	}()
 	runtime.GC()
 	giveBack(0)
 	var stats runtime.MemStats
