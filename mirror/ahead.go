@@ -112,6 +112,18 @@ type listed struct {
 	} `json:"layers"`
 }
 
+// blobs are the config and the layers an image manifest lists, in the order
+// clients ask for them. They have not been validated.
+func (l listed) blobs() []digest.Digest {
+	blobs := []digest.Digest{l.Config.Digest}
+	for _, layer := range l.Layers {
+		if len(layer.URLs) == 0 {
+			blobs = append(blobs, layer.Digest)
+		}
+	}
+	return blobs
+}
+
 // lookAhead starts what the client that was given manifest will ask for next.
 func (m *Mirror) lookAhead(g grant, manifest oci.Manifest) {
 	g = g.renewed().lasting()
@@ -128,13 +140,7 @@ func (m *Mirror) lookAhead(g grant, manifest oci.Manifest) {
 		m.lookAtIndex(g, l)
 		return
 	}
-	blobs := []digest.Digest{l.Config.Digest}
-	for _, layer := range l.Layers {
-		if len(layer.URLs) == 0 {
-			blobs = append(blobs, layer.Digest)
-		}
-	}
-	blobs = slices.DeleteFunc(blobs, func(d digest.Digest) bool {
+	blobs := slices.DeleteFunc(l.blobs(), func(d digest.Digest) bool {
 		if d.Validate() != nil {
 			return true
 		}

@@ -25,25 +25,35 @@ const warmParallel = 3
 // what was brought in by then stays. Private images that only callers'
 // credentials fetch are refused.
 func (m *Mirror) Warm(ctx context.Context, ref oci.Reference, platform string) error {
-	manifest, err := m.Manifest(oci.WithAccess(ctx, &oci.Access{}), ref)
+	l, isIndex, err := m.list(ctx, ref)
+	if err == nil && isIndex {
+		child := oci.Reference{Name: ref.Name}
+		if child.Digest, err = l.choose(platform); err == nil {
+			l, isIndex, err = m.list(ctx, child)
+		}
+		if err == nil && isIndex {
+			err = errors.New("the index lists another index for the platform")
+		}
+	}
+	if err == nil {
+		err = m.warmBlobs(ctx, ref.Name, l.blobs())
+	}
 	if err != nil {
 		return fmt.Errorf("warm %s: %w", ref, err)
 	}
-	var l listed
-	if err := json.Unmarshal(manifest.Bytes, &l); err != nil {
-		return fmt.Errorf("warm %s: read image manifest: %w", ref, err)
-	}
-	if oci.IsIndexType(manifest.MediaType) {
-		child, err := l.choose(platform)
-		if err != nil {
-			return fmt.Errorf("warm %s: %w", ref, err)
-		}
-		return m.Warm(ctx, oci.Reference{Name: ref.Name, Digest: child}, platform)
-	}
-	if err := m.warmBlobs(ctx, ref.Name, l); err != nil {
-		return fmt.Errorf("warm %s: %w", ref, err)
-	}
 	return nil
+}
+
+// list fetches an index or image manifest and reads what it lists.
+func (m *Mirror) list(ctx context.Context, ref oci.Reference) (l listed, isIndex bool, err error) {
+	manifest, err := m.Manifest(oci.WithAccess(ctx, &oci.Access{}), ref)
+	if err != nil {
+		return l, false, err
+	}
+	if err := json.Unmarshal(manifest.Bytes, &l); err != nil {
+		return l, false, fmt.Errorf("read image manifest: %w", err)
+	}
+	return l, oci.IsIndexType(manifest.MediaType), nil
 }
 
 // choose returns the image manifest an index lists for a platform.
@@ -60,13 +70,7 @@ func (l listed) choose(platform string) (digest.Digest, error) {
 }
 
 // warmBlobs brings in config and layers. Its goroutines end with their blob.
-func (m *Mirror) warmBlobs(ctx context.Context, name oci.Name, l listed) error {
-	blobs := []digest.Digest{l.Config.Digest}
-	for _, layer := range l.Layers {
-		if len(layer.URLs) == 0 {
-			blobs = append(blobs, layer.Digest)
-		}
-	}
+func (m *Mirror) warmBlobs(ctx context.Context, name oci.Name, blobs []digest.Digest) error {
 	errs := make([]error, len(blobs))
 	slots := make(chan struct{}, warmParallel)
 	var group sync.WaitGroup

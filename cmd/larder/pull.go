@@ -101,7 +101,7 @@ type puller struct {
 	progress *progress
 }
 
-// pulled is what an index or image manifest lists.
+// pulledManifest is what an index or image manifest lists.
 type pulledManifest struct {
 	Manifests []struct {
 		Digest   digest.Digest

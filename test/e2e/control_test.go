@@ -15,10 +15,6 @@ import (
 // that stops doing so has learnt to go on, and its row in docs/clients.md has to
 // be written anew.
 func TestPlainRegistryDies(t *testing.T) {
-	if !*fullFlag {
-		t.Log("part of the full suite: nothing of Larder's takes part")
-		return
-	}
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
