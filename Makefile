@@ -7,13 +7,21 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance e2e e2e-full e2e-kubernetes e2e-init vap faults crash model check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance e2e e2e-full e2e-kubernetes e2e-init vap image faults crash model check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, as ./bin/larder
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/larder ./cmd/larder
+
+# The time of everything in the image, and the commit it says it is from.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+image: ## the image, both architectures, as dist/larder-image.tar; no Docker needed
+	go run -C test/release ./cmd/image -root $(CURDIR) -out $(CURDIR)/dist \
+		-version '$(VERSION)' -revision '$(REVISION)' -epoch '$(SOURCE_DATE_EPOCH)'
 
 test: ## vet, and every test of the module with the race detector (a few minutes)
 	go vet ./...
