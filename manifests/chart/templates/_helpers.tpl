@@ -1,0 +1,102 @@
+{{/* The name everything is called by: the release's, with "larder" in it. */}}
+{{- define "larder.name" -}}
+{{- if contains "larder" .Release.Name -}}
+{{- .Release.Name -}}
+{{- else -}}
+{{- printf "%s-larder" .Release.Name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that select a role's pods: (list $ "mirror"). */}}
+{{- define "larder.selector" -}}
+app.kubernetes.io/name: larder
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* All labels of a role's objects: (list $ "mirror"). */}}
+{{- define "larder.labels" -}}
+{{ include "larder.selector" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: larder
+{{- end -}}
+
+{{- define "larder.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What every container here is confined to. */}}
+{{- define "larder.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* What every pod without root is confined to. */}}
+{{- define "larder.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* The Go runtime stays within what the container was promised; what lies
+above, up to the limit, is for pages of files. */}}
+{{- define "larder.memory" -}}
+- name: GOMEMLIMIT
+  valueFrom:
+    resourceFieldRef: {resource: requests.memory}
+{{- end -}}
+
+{{/* Where the mirror answers operators. */}}
+{{- define "larder.exposed" -}}
+{{- if or .Values.metrics.expose .Values.metrics.podMonitor -}}true{{- end -}}
+{{- end -}}
+
+{{/* The registry's configuration file: with its ingress's name as the one
+tokens are had by. */}}
+{{- define "larder.centralConfig" -}}
+{{- $config := deepCopy .Values.central.config -}}
+{{- with .Values.central.ingress -}}
+{{- if and .enabled .tlsSecret -}}
+{{- $config = mustMerge $config (dict "central" (dict "tokens" (dict "public_url" (printf "https://%s" .host)))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* The webhook's configuration file: with the names this release has. */}}
+{{- define "larder.webhookConfig" -}}
+{{- $name := printf "%s-webhook" (include "larder.name" .) -}}
+{{- $source := "self" -}}
+{{- if ne .Values.webhook.certificate.source "self" -}}{{- $source = "files" -}}{{- end -}}
+{{- $names := dict "webhook" (dict "certificate" $source "registration" $name "secret" (printf "%s-authority" $name)) -}}
+{{- toYaml (mustMergeOverwrite (deepCopy .Values.webhook.config) $names) -}}
+{{- end -}}
+
+{{/* What the schema cannot say. Each message names the value. */}}
+{{- define "larder.check" -}}
+{{- with .Values -}}
+{{- if eq (int .mirror.port) (int .mirror.adminPort) -}}
+{{- fail (printf "mirror.adminPort: %d is mirror.port already; the two need different ports" (int .mirror.adminPort)) -}}
+{{- end -}}
+{{- if and .central.ingress.enabled (not .central.ingress.host) -}}
+{{- fail "central.ingress.host: it is empty; write the name clients will know the registry by" -}}
+{{- end -}}
+{{- if and (eq .webhook.certificate.source "secret") (not .webhook.certificate.secretName) -}}
+{{- fail "webhook.certificate.secretName: it is empty; name the Secret of type kubernetes.io/tls, since webhook.certificate.source is secret" -}}
+{{- end -}}
+{{- if and (eq .webhook.certificate.source "secret") (not .webhook.certificate.caBundle) -}}
+{{- fail "webhook.certificate.caBundle: it is empty, and the API server would trust no certificate; write the authority in PEM, since webhook.certificate.source is secret" -}}
+{{- end -}}
+{{- if and (eq .webhook.failurePolicy "Fail") (lt (int .webhook.replicas) 2) -}}
+{{- fail "webhook.replicas: 1 is too few where webhook.failurePolicy is Fail; no pod could be made while it restarts" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
