@@ -18,7 +18,7 @@ func TestLinks(t *testing.T) {
 		byName[p.Name] = p
 		count += len(p.Links)
 	}
-	if count < 200 {
+	if count < 100 {
 		t.Errorf("only %d links were found", count)
 	}
 	for _, p := range all {
