@@ -38,6 +38,7 @@ type fill struct {
 	name  oci.Name // the repository whose request started it
 	grant grant    // on whose behalf the upstream is asked
 	dgst  digest.Digest
+	began time.Time
 
 	// opened is closed once size and ingest are known, or err is set; done
 	// when the fill is over and forgotten.
@@ -50,6 +51,7 @@ type fill struct {
 	ingest  *store.Ingest // nil: cannot be kept, see unkept
 	unkept  error         // why every request passes through instead
 	resumed bool          // bytes of an earlier life are part of it
+	had     int64         // how many those are
 
 	mu       sync.Mutex
 	changed  sync.Cond // on mu; told at every change below
@@ -81,7 +83,7 @@ type fill struct {
 }
 
 func newFill(m *Mirror, g grant, dgst digest.Digest) *fill {
-	f := &fill{m: m, name: g.name, grant: g.lasting(), dgst: dgst, opened: make(chan struct{}), done: make(chan struct{})}
+	f := &fill{m: m, name: g.name, grant: g.lasting(), dgst: dgst, began: m.now(), opened: make(chan struct{}), done: make(chan struct{})}
 	f.changed.L = &f.mu
 	return f
 }

@@ -90,6 +90,7 @@ func (f *fill) reserve(ctx context.Context, size int64) error {
 	f.ingest = ingest
 	for _, s := range ingest.Held() {
 		f.held = f.held.add(s)
+		f.had += s.Len()
 	}
 	f.resumed = len(f.held) > 0
 	return nil

@@ -55,6 +55,15 @@ type EndpointState struct {
 	Failures int
 	// Until is when an open breaker lets a request through; zero if closed.
 	Until time.Time
+	// QuietUntil is when it may be asked again, after it asked to be left
+	// alone; zero if it did not.
+	QuietUntil time.Time
+	// Label is the registry it was asked for last, as in the metrics.
+	Label string
+	// Error says what went wrong last, Reason the same in a word, as in the
+	// metrics; empty if nothing did.
+	Error, Reason string
+	ErrorAt       time.Time
 }
 
 // breakers has one breaker for each endpoint asked lately, by scheme://host:
@@ -82,6 +91,7 @@ type breaker struct {
 	until    time.Time // zero: closed
 	probing  bool
 	avoid    time.Time // asked last until then
+	last     mishap
 }
 
 func (b *breaker) health() Health {
@@ -134,7 +144,10 @@ func (bs *breakers) state() map[string]EndpointState {
 	defer bs.mu.Unlock()
 	states := map[string]EndpointState{}
 	bs.by.all(func(origin string, b *breaker) {
-		states[origin] = EndpointState{Health: b.health(), Failures: b.failures, Until: b.until}
+		states[origin] = EndpointState{
+			Health: b.health(), Failures: b.failures, Until: b.until,
+			Label: b.last.label, Error: b.last.text, Reason: b.last.reason, ErrorAt: b.last.at,
+		}
 	})
 	return states
 }

@@ -230,6 +230,3 @@ func (c *Client) Close() {
 		}
 	}
 }
-
-// State is how the endpoints asked lately are doing, by scheme://host.
-func (c *Client) State() map[string]EndpointState { return c.breakers.state() }

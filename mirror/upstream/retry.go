@@ -89,7 +89,9 @@ func (c *Client) tryOne(ctx context.Context, ep *endpoint, name oci.Name, k kind
 		return &failure{err: unavailable(ep.base.Host, "breaker", "failed too often just now"), ours: true}, false
 	}
 	a := &attempt{endpoint: ep, repository: name.Repository, kind: k, label: c.label(name.Registry), ticket: t}
-	if err = try(ctx, a); err == nil {
+	err = try(ctx, a)
+	c.breakers.note(ep.origin, a.label, err)
+	if err == nil {
 		return nil, true // the verdict was given, or is left to the body
 	}
 	a.judge(err)
