@@ -40,6 +40,9 @@ type Options struct {
 	// TLS serves HTTPS with a certificate of the server's own CA, see CAPEM.
 	// Token server and object storage speak the same scheme.
 	TLS bool
+	// Names are the host names and addresses that the certificate is good for,
+	// besides localhost and those of loopback.
+	Names []string
 	// HTTP2 offers HTTP/2 to TLS clients. Off by default, because speed limits
 	// count by connection.
 	HTTP2 bool
@@ -128,7 +131,7 @@ func New(opts Options) (*Server, error) {
 	s.opts.Tokens = opts.Tokens || opts.ECRPublic
 	s.record.init()
 	if opts.TLS {
-		ca, err := newAuthority()
+		ca, err := newAuthority(opts.Names)
 		if err != nil {
 			return nil, fmt.Errorf("make certificate authority: %w", err)
 		}

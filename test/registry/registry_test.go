@@ -258,6 +258,23 @@ func TestAnonymousTokensAndBasic(t *testing.T) {
 	mustGet(t, basic, 200, "/v2/shut/manifests/v1", "Authorization", "Basic dTpw")
 }
 
+// TestNames: the certificate is good for names of the caller's choice.
+func TestNames(t *testing.T) {
+	s := registry.Start(t, registry.Options{TLS: true, Names: []string{"registry.example", "192.0.2.1"}})
+	for name, good := range map[string]bool{"registry.example": true, "192.0.2.1": true, "127.0.0.1": true, "other.example": false} {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(s.CAPEM())
+		d := tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: name}}
+		conn, err := d.DialContext(t.Context(), "tcp", s.Host())
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestStorage(t *testing.T) {
 	s := registry.Start(t, registry.Options{Storage: true})
 	b := s.AddBlob("a", "", registry.Random(1, 5000))
