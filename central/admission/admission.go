@@ -18,12 +18,14 @@ package admission
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"github.com/larder-registry/larder/internal/policy"
+	"github.com/larder-registry/larder/internal/policy/workload"
 )
 
 // Workloads says what becomes of an object whose pods would be denied.
@@ -68,6 +70,8 @@ type Handler struct {
 	metrics *metrics
 	mux     *http.ServeMux
 	large   chan struct{}
+	lean    *workload.Lean
+	buffers sync.Pool // of *buffers
 }
 
 // New makes a handler.
@@ -78,6 +82,7 @@ func New(cfg Config) (*Handler, error) {
 	h := &Handler{
 		ready: cfg.Ready, log: cfg.Log, metrics: newMetrics(cfg.Registerer),
 		mux: http.NewServeMux(), large: make(chan struct{}, maxLarge),
+		lean: workload.NewLean[review](),
 	}
 	if h.ready == nil {
 		h.ready = func() error { return nil }

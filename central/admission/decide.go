@@ -2,7 +2,6 @@ package admission
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,6 +27,8 @@ type outcome struct {
 	// why is said when nothing was looked at.
 	why string
 	bad []badImage
+	// owner is what people know the object by.
+	owner string
 	// revision is the policy's.
 	revision string
 }
@@ -65,11 +66,12 @@ func decide(rules *Rules, r *request) (outcome, error) {
 		// to itself, and nothing new starts in a pod that has it.
 		out.why = "it is being deleted"
 		return out, nil
-	case !r.isPod() && object.Controlled:
+	case !r.isPod() && object.Owner != "":
 		// For pods this would be a hole: anybody can write an owner into one.
 		out.why = "its owner was looked at"
 		return out, nil
-	case r.isPod() && r.isMirror():
+	case r.isPod() && object.Mirror && r.fromKubelet():
+		// Refusing the picture would stop nothing.
 		out.why = "a static pod runs whatever is said"
 		return out, nil
 	}
@@ -78,6 +80,9 @@ func decide(rules *Rules, r *request) (outcome, error) {
 		images = changed(rules.Policy, r.Namespace, images, old.Images)
 	}
 	out.judge(rules, r, images)
+	if len(out.bad) > 0 {
+		out.owner = r.owner(object)
+	}
 	return out, nil
 }
 
@@ -103,48 +108,17 @@ func parse(r *request) (object, old workload.Object, err error) {
 	return object, old, nil
 }
 
-// isMirror reports whether the pod is the picture of a static one, which the
-// kubelet runs from a file on its node. Refusing the picture would stop nothing.
-// Only a kubelet may make one (NodeRestriction), and these names are reserved
-// for it.
-func (r *request) isMirror() bool {
-	if !strings.HasPrefix(r.UserInfo.Username, "system:node:") || !slices.Contains(r.UserInfo.Groups, "system:nodes") {
-		return false
-	}
-	var pod struct {
-		Metadata struct {
-			Annotations map[string]string `json:"annotations"`
-		} `json:"metadata"`
-	}
-	if json.Unmarshal(r.Object, &pod) != nil {
-		return false
-	}
-	_, ok := pod.Metadata.Annotations["kubernetes.io/config.mirror"]
-	return ok
+// fromKubelet reports whether a kubelet asks. Only one of these may make the
+// picture of a static pod, which it runs from a file on its node (NodeRestriction);
+// the names are reserved for it.
+func (r *request) fromKubelet() bool {
+	return strings.HasPrefix(r.UserInfo.Username, "system:node:") && slices.Contains(r.UserInfo.Groups, "system:nodes")
 }
 
 // owner is what people know the object by, kind/name: what controls it, or else
 // itself.
-func (r *request) owner() string {
-	var object struct {
-		Metadata struct {
-			Name            string `json:"name"`
-			GenerateName    string `json:"generateName"`
-			OwnerReferences []struct {
-				Kind       string `json:"kind"`
-				Name       string `json:"name"`
-				Controller bool   `json:"controller"`
-			} `json:"ownerReferences"`
-		} `json:"metadata"`
-	}
-	if json.Unmarshal(r.Object, &object) == nil {
-		for _, o := range object.Metadata.OwnerReferences {
-			if o.Controller {
-				return o.Kind + "/" + o.Name
-			}
-		}
-	}
-	return r.Kind.Kind + "/" + cmp.Or(r.Name, object.Metadata.Name, object.Metadata.GenerateName)
+func (r *request) owner(o workload.Object) string {
+	return cmp.Or(o.Owner, r.Kind.Kind+"/"+cmp.Or(r.Name, o.Name, o.GenerateName))
 }
 
 // changed leaves out images that were in the old object, in whatever place and

@@ -93,10 +93,21 @@ func (h *Handler) review(w http.ResponseWriter, r *http.Request) {
 
 // judge reads a review and decides on it.
 func (h *Handler) judge(w http.ResponseWriter, r *http.Request) (*request, outcome, error) {
-	body, done, err := h.read(w, r)
+	buf, ok := h.buffers.Get().(*buffers)
+	if !ok {
+		buf = &buffers{}
+	}
+	// Nothing that is decoded points into them.
+	defer h.recycle(buf)
+	done, err := h.read(w, r, &buf.body)
 	defer done()
 	if err != nil {
 		return nil, outcome{}, err
+	}
+	body := buf.body.Bytes()
+	// What cannot be cut is not JSON, and encoding/json has the words for it.
+	if buf.lean, ok = h.lean.Cut(buf.lean[:0], body); ok {
+		body = buf.lean
 	}
 	req, err := decode(body)
 	if err != nil {
@@ -106,35 +117,52 @@ func (h *Handler) judge(w http.ResponseWriter, r *http.Request) (*request, outco
 	return req, out, err
 }
 
+// buffers are what a review is read into; reviews are many and alike.
+type buffers struct {
+	body bytes.Buffer
+	lean []byte
+}
+
+// recycle keeps buffers for another review, unless they are large.
+func (h *Handler) recycle(b *buffers) {
+	if b.body.Cap()+cap(b.lean) > largeReview {
+		return
+	}
+	b.body.Reset()
+	h.buffers.Put(b)
+}
+
 // read takes a body of a bounded size. done is to be called when the body is no
 // longer needed.
-func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, done func(), err error) {
+func (h *Handler) read(w http.ResponseWriter, r *http.Request, buf *bytes.Buffer) (done func(), err error) {
 	done = func() {}
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-		return nil, done, refuse(http.StatusUnsupportedMediaType, "read review: it is %.64q, not application/json", r.Header.Get("Content-Type"))
+		return done, refuse(http.StatusUnsupportedMediaType, "read review: it is %.64q, not application/json", r.Header.Get("Content-Type"))
 	}
-	tooLarge := refuse(http.StatusRequestEntityTooLarge, "read review: it is longer than %d bytes", maxReview)
 	if r.ContentLength > maxReview {
-		return nil, done, tooLarge
+		return done, tooLarge()
 	}
 	if r.ContentLength < 0 || r.ContentLength > largeReview {
 		select {
 		case h.large <- struct{}{}:
 			done = func() { <-h.large }
 		case <-r.Context().Done():
-			return nil, done, fmt.Errorf("read review: %w", r.Context().Err())
+			return done, fmt.Errorf("read review: %w", r.Context().Err())
 		}
 	}
-	var buf bytes.Buffer
 	buf.Grow(int(max(r.ContentLength, 0)) + bytes.MinRead)
 	_, err = buf.ReadFrom(http.MaxBytesReader(w, r.Body, maxReview))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, done, tooLarge
+		return done, tooLarge()
 	}
 	if err != nil {
-		return nil, done, fmt.Errorf("read review: %w", err)
+		return done, fmt.Errorf("read review: %w", err)
 	}
-	return buf.Bytes(), done, nil
+	return done, nil
+}
+
+func tooLarge() error {
+	return refuse(http.StatusRequestEntityTooLarge, "read review: it is longer than %d bytes", maxReview)
 }
 
 // maxLines bounds the log lines of one review.
@@ -145,11 +173,10 @@ func (h *Handler) tell(r *request, out outcome) {
 	if len(out.bad) == 0 {
 		return
 	}
-	owner := r.owner()
 	for n, b := range out.bad {
 		if n == maxLines {
 			h.log.WithFields(logrus.Fields{
-				"namespace": r.Namespace, "owner": owner, "images": len(out.bad) - n,
+				"namespace": r.Namespace, "owner": out.owner, "images": len(out.bad) - n,
 			}).Warn("more images of the same object, not listed")
 			return
 		}
@@ -161,7 +188,7 @@ func (h *Handler) tell(r *request, out outcome) {
 			"namespace": r.Namespace,
 			"resource":  r.Resource.Resource,
 			"operation": r.Operation,
-			"owner":     owner,
+			"owner":     out.owner,
 			"user":      cut(r.UserInfo.Username, maxShown),
 			"image":     cut(b.ref, 2*maxShown),
 			"field":     b.places[0],

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/larder-registry/larder/internal/policy/workload"
 )
 
 // The only kind of review that is understood (admission.k8s.io/v1). v1beta1 is
@@ -42,9 +44,9 @@ type request struct {
 		Username string   `json:"username"`
 		Groups   []string `json:"groups"`
 	} `json:"userInfo"`
-	Object    json.RawMessage `json:"object"`
-	OldObject json.RawMessage `json:"oldObject"`
-	DryRun    *bool           `json:"dryRun"`
+	Object    workload.Raw `json:"object"`
+	OldObject workload.Raw `json:"oldObject"`
+	DryRun    *bool        `json:"dryRun"`
 }
 
 // typeName names a kind or a resource; only one of the last two is there.
@@ -107,7 +109,7 @@ func decode(body []byte) (*request, error) {
 	return req, nil
 }
 
-func empty(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+func empty(raw workload.Raw) bool { return len(raw) == 0 || string(raw) == "null" }
 
 // answer encodes what becomes of req.
 func answer(resp response) ([]byte, error) {

@@ -8,6 +8,8 @@
 // can be: the object itself, spec.template, spec.jobTemplate, and template, so
 // that custom resources built like a Deployment are understood too.
 //
+// A [Lean] cuts JSON down to what is looked at, for who has much to read.
+//
 // The package judges nothing: what an image may be is decided by
 // internal/policy. It refuses what is not JSON or YAML, and objects of a known
 // kind whose images are not text.
@@ -31,11 +33,15 @@ type Image struct {
 // Object is what there is to know of a Kubernetes object.
 type Object struct {
 	Kind, Namespace string
-	// Name is empty for one whose name the API server is to make up.
-	Name string
-	// Controlled: a controller, such as the Deployment of a ReplicaSet, owns
-	// it. Anybody who may create an object can claim so.
-	Controlled bool
+	// Name is empty for one whose name the API server is to make up, starting
+	// with GenerateName.
+	Name, GenerateName string
+	// Owner is the controller that owns it, such as the Deployment of a
+	// ReplicaSet, as Kind/name; empty for none. Anybody who may create an object
+	// can claim to have one.
+	Owner string
+	// Mirror: it says of itself that it is the picture of a static pod.
+	Mirror bool
 	// Deleting: it is being deleted and only waits for its finalizers.
 	Deleting bool
 	// Images are in the order of their paths' parts: init containers,
@@ -59,10 +65,16 @@ type manifest struct {
 	Kind     string `json:"kind" yaml:"kind"`
 	Metadata struct {
 		Name            string `json:"name" yaml:"name"`
+		GenerateName    string `json:"generateName" yaml:"generateName"`
 		Namespace       string `json:"namespace" yaml:"namespace"`
 		OwnerReferences []struct {
-			Controller bool `json:"controller" yaml:"controller"`
+			Kind       string `json:"kind" yaml:"kind"`
+			Name       string `json:"name" yaml:"name"`
+			Controller bool   `json:"controller" yaml:"controller"`
 		} `json:"ownerReferences" yaml:"ownerReferences"`
+		Annotations struct {
+			Mirror any `json:"kubernetes.io/config.mirror" yaml:"kubernetes.io/config.mirror"`
+		} `json:"annotations" yaml:"annotations"`
 		DeletionTimestamp string `json:"deletionTimestamp" yaml:"deletionTimestamp"`
 	} `json:"metadata" yaml:"metadata"`
 	Spec struct {
@@ -98,11 +110,13 @@ type container struct {
 
 func (m *manifest) object() Object {
 	o := Object{
-		Kind: m.Kind, Namespace: m.Metadata.Namespace, Name: m.Metadata.Name,
-		Deleting: m.Metadata.DeletionTimestamp != "",
+		Kind: m.Kind, Namespace: m.Metadata.Namespace, Name: m.Metadata.Name, GenerateName: m.Metadata.GenerateName,
+		Deleting: m.Metadata.DeletionTimestamp != "", Mirror: m.Metadata.Annotations.Mirror != nil,
 	}
 	for _, owner := range m.Metadata.OwnerReferences {
-		o.Controlled = o.Controlled || owner.Controller
+		if owner.Controller && o.Owner == "" {
+			o.Owner = owner.Kind + "/" + owner.Name
+		}
 	}
 	o.Images = m.Spec.images(o.Images, "spec")
 	o.Images = m.Spec.Template.Spec.images(o.Images, "spec.template.spec")

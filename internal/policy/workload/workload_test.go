@@ -62,13 +62,13 @@ func TestEveryImageOfEveryKind(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	o, err := workload.Parse([]byte(`{"kind":"ReplicaSet","metadata":{"name":"x","namespace":"n","deletionTimestamp":"2026-01-01T00:00:00Z",
-		"ownerReferences":[{"kind":"Other"},{"kind":"Deployment","controller":true}]},
+		"ownerReferences":[{"kind":"Other"},{"kind":"Deployment","name":"d","controller":true}]},
 		"spec":{"template":{"spec":{"containers":[{"image":""},{}]}}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"spec.template.spec.containers[0].image=", "spec.template.spec.containers[1].image="}
-	if got := shown(o.Images); !slices.Equal(got, want) || !o.Controlled || !o.Deleting || o.Namespace != "n" {
+	if got := shown(o.Images); !slices.Equal(got, want) || o.Owner != "Deployment/d" || !o.Deleting || o.Namespace != "n" {
 		t.Errorf("%+v", o)
 	}
 	for _, bad := range []string{"", "{", `[]`, `{"spec":{"containers":[{"image":1}]}}`, `{"spec":{"containers":"x"}}`} {
