@@ -23,6 +23,7 @@ const (
 	nginxStatic    = "nginx static"
 	dockerRegistry = "docker-registry"
 	goFiles        = "Go file server"
+	goMemory       = "Go from memory"
 )
 
 // contender is something to pull from.
@@ -63,6 +64,7 @@ func measurements() []measurement {
 	return []measurement{
 		{"cold", (*bench).cold},
 		{"capped", (*bench).capped},
+		{"uncapped", (*bench).uncapped},
 		{"small", (*bench).small},
 		{"many", (*bench).many},
 		{"crowd", (*bench).crowd},

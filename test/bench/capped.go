@@ -25,37 +25,29 @@ func (b *bench) capped(ctx context.Context) error {
 		}
 		total := &row{what: m.what, unit: "s", ref: direct, how: ratioAtMost, limit: m.limit}
 		sent := &row{what: "… bytes the upstream sent, in images", how: atMost, limit: 1, worst: true}
-		peak := &row{what: "… peak memory", unit: "MiB", how: atMost, limit: 64, worst: true}
 		for rep := range b.reps {
 			img, err := b.up.add(ctx, m.mib...)
 			if err != nil {
 				return err
 			}
 			for _, c := range b.turns(rep, direct, larder) {
-				if _, err := b.up.tell(ctx, order{Forget: true}); err != nil {
-					return err
-				}
-				p, err := b.pull(ctx, c, img, 1, false)
+				var p pulled
+				spent, err := b.metered(ctx, c, func() (_ int64, err error) {
+					p, err = b.pull(ctx, c, img, 1, false)
+					return img.Size, err
+				})
 				if err != nil {
 					return err
 				}
 				total.add(c.name, p.Took.Seconds())
+				total.spend(c, spent)
 				if c.name == larder {
-					n, err := b.up.sent(ctx, img)
-					if err != nil {
-						return err
-					}
-					sent.add(larder, float64(n)/float64(img.Size))
-					rss, err := b.larderProc.Peak()
-					if err != nil {
-						return err
-					}
-					peak.add(larder, float64(rss)/(1<<20))
+					sent.add(larder, float64(spent.fetched)/float64(img.Size))
 				}
 				b.say("%s, %d of %d, %s: %.3f s", fmt.Sprint(m.mib), rep+1, b.reps, c.name, p.Took.Seconds())
 			}
 		}
-		b.table.rows = append(b.table.rows, total, sent, peak)
+		b.table.rows = append(b.table.rows, total, sent, peakRow("… peak memory", 64, total))
 	}
 	return nil
 }

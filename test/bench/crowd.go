@@ -25,15 +25,20 @@ func (b *bench) small(ctx context.Context) error {
 			return err
 		}
 		for _, c := range b.turns(rep, direct, larder) {
-			p, err := b.pull(ctx, c, img, 1, false)
+			var p pulled
+			spent, err := b.metered(ctx, c, func() (_ int64, err error) {
+				p, err = b.pull(ctx, c, img, 1, false)
+				return img.Size, err
+			})
 			if err != nil {
 				return err
 			}
 			total.add(c.name, p.Took.Seconds())
+			total.spend(c, spent)
 			b.say("1,000 layers, %d of %d, %s: %.3f s", rep+1, b.reps, c.name, p.Took.Seconds())
 		}
 	}
-	b.table.rows = append(b.table.rows, total)
+	b.table.rows = append(b.table.rows, total, peakRow("… peak memory", 64, total))
 	return nil
 }
 
@@ -48,7 +53,6 @@ func (b *bench) crowd(ctx context.Context) error {
 	}
 	total := &row{what: "500 clients at once, cold, 100 images of 4 MiB: time, against the same directly", unit: "s", ref: direct, how: ratio}
 	sent := &row{what: "… bytes the upstream sent, in images", how: atMost, limit: 1, worst: true}
-	peak := &row{what: "… peak memory", unit: "MiB", how: atMost, limit: 96, worst: true}
 	for rep := range b.reps {
 		if err := b.restartLarder(ctx, true); err != nil {
 			return err
@@ -65,36 +69,22 @@ func (b *bench) crowd(ctx context.Context) error {
 		}
 		crowd := image{repo: all[0].repo, tag: strings.Join(tags, ",")}
 		for _, c := range b.turns(rep, direct, larder) {
-			if _, err := b.up.tell(ctx, order{Forget: true}); err != nil {
-				return err
-			}
-			p, err := b.pull(ctx, c, crowd, each, true)
+			var p pulled
+			spent, err := b.metered(ctx, c, func() (_ int64, err error) {
+				p, err = b.pull(ctx, c, crowd, each, true)
+				return each * size, err
+			})
 			if err != nil {
 				return err
 			}
 			total.add(c.name, p.Took.Seconds())
+			total.spend(c, spent)
 			b.say("500 clients, %d of %d, %s: %.3f s", rep+1, b.reps, c.name, p.Took.Seconds())
-			if c.name != larder {
-				continue
+			if c.name == larder {
+				sent.add(larder, float64(spent.fetched)/float64(size))
 			}
-			n, err := b.up.tell(ctx, order{})
-			if err != nil {
-				return err
-			}
-			var bytes int64
-			for _, img := range all {
-				for _, d := range append(img.Layers, img.Config) {
-					bytes += n.Sent[d]
-				}
-			}
-			sent.add(larder, float64(bytes)/float64(size))
-			rss, err := b.larderProc.Peak()
-			if err != nil {
-				return err
-			}
-			peak.add(larder, float64(rss)/(1<<20))
 		}
 	}
-	b.table.rows = append(b.table.rows, total, sent, peak)
+	b.table.rows = append(b.table.rows, total, sent, peakRow("… peak memory", 96, total))
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -32,6 +33,7 @@ type loaded struct {
 func loadMain(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench load", flag.ContinueOnError)
 	addr := flags.String("addr", "", "host:port")
+	method := flags.String("method", "GET", "GET or HEAD")
 	path := flags.String("path", "", "path and query")
 	conns := flags.Int("conns", 16, "connections")
 	during := flags.Duration("for", 2*time.Second, "how long to begin new requests")
@@ -52,7 +54,7 @@ func loadMain(ctx context.Context, args []string) error {
 	until := start.Add(*during)
 	for i := range *conns {
 		wg.Go(func() {
-			results[i], errs[i] = loadConn(ctx, *addr, *path, more, until, *once)
+			results[i], errs[i] = loadConn(ctx, *addr, *method, *path, more, until, *once)
 		})
 	}
 	wg.Wait()
@@ -71,7 +73,7 @@ func loadMain(ctx context.Context, args []string) error {
 
 // loadConn makes requests on one connection, one after the other; more are
 // lines of their header.
-func loadConn(ctx context.Context, addr, path, more string, until time.Time, once bool) (loaded, error) {
+func loadConn(ctx context.Context, addr, method, path, more string, until time.Time, once bool) (loaded, error) {
 	var sum loaded
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -86,7 +88,7 @@ func loadConn(ctx context.Context, addr, path, more string, until time.Time, onc
 	// Only a small answer fits into the reader; the rest of a large one never
 	// gets there.
 	r := bufio.NewReaderSize(c, 4<<10)
-	request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAccept: application/vnd.oci.image.manifest.v1+json, */*\r\n" + more + "\r\n")
+	request := []byte(method + " " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAccept: application/vnd.oci.image.manifest.v1+json, */*\r\n" + more + "\r\n")
 	for first := true; first || (!once && time.Now().Before(until)); first = false {
 		if _, err := c.Write(request); err != nil {
 			return sum, err
@@ -94,6 +96,9 @@ func loadConn(ctx context.Context, addr, path, more string, until time.Time, onc
 		length, err := readHead(r)
 		if err != nil {
 			return sum, err
+		}
+		if method == http.MethodHead {
+			length = 0
 		}
 		n, err := r.Discard(int(min(length, int64(r.Buffered()))))
 		if err != nil {

@@ -22,7 +22,7 @@ func TestLoadConn(t *testing.T) {
 			w.Write(body)
 		}))
 		defer srv.Close()
-		got, err := loadConn(t.Context(), srv.Listener.Addr().String(), "/", "", time.Now().Add(50*time.Millisecond), false)
+		got, err := loadConn(t.Context(), srv.Listener.Addr().String(), http.MethodGet, "/", "", time.Now().Add(50*time.Millisecond), false)
 		if size > 2<<10 {
 			// The server chunks what it does not know the length of.
 			if err == nil || !strings.Contains(err.Error(), "no Content-Length") {
@@ -45,14 +45,14 @@ func TestLoadConnLarge(t *testing.T) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 	}))
 	defer srv.Close()
-	got, err := loadConn(t.Context(), srv.Listener.Addr().String(), "/", "", time.Now().Add(50*time.Millisecond), false)
+	got, err := loadConn(t.Context(), srv.Listener.Addr().String(), http.MethodGet, "/", "", time.Now().Add(50*time.Millisecond), false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Requests < 1 || got.Bytes != got.Requests*int64(len(body)) {
 		t.Errorf("got %+v of %d bytes a request", got, len(body))
 	}
-	if got, err = loadConn(t.Context(), srv.Listener.Addr().String(), "/", "", time.Now().Add(time.Hour), true); err != nil || got.Requests != 1 {
+	if got, err = loadConn(t.Context(), srv.Listener.Addr().String(), http.MethodGet, "/", "", time.Now().Add(time.Hour), true); err != nil || got.Requests != 1 {
 		t.Errorf("once: %+v, %v", got, err)
 	}
 }

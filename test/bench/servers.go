@@ -41,6 +41,7 @@ func (b *bench) startServers(ctx context.Context) error {
 	contend(nginxStatic, static, client.Plain)
 	contend(dockerRegistry, proxy, client.Plain)
 	contend(goFiles, files, client.Plain)
+	contend(goMemory, files, client.Plain)
 
 	var err error
 	b.up = upstream{addr: up, control: "http://" + control}

@@ -31,6 +31,8 @@ type row struct {
 	// worst compares the worst of the figures instead of their median.
 	worst  bool
 	values map[string][]float64
+	// costs are what Larder spent on it, one for each repetition.
+	costs []cost
 }
 
 func (r *row) add(name string, v float64) {
@@ -137,8 +139,8 @@ func (t *table) markdown() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s.\n\n", strings.Join(t.about, "; "))
 	columns := []string{nginxCache, nginxStatic, dockerRegistry}
-	fmt.Fprintf(&s, "| measured | bar | Larder | reference | compared: median or worst (min–max) | %s | holds |\n", strings.Join(columns, " | "))
-	s.WriteString("|---|---|--:|--:|--:|--:|--:|--:|---|\n")
+	fmt.Fprintf(&s, "| measured | bar | Larder | reference | compared: median or worst (min–max) | holds | CPU s/GiB | upstream requests | upstream MiB | peak MiB | %s |\n", strings.Join(columns, " | "))
+	s.WriteString("|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, r := range t.rows {
 		ref := "–"
 		if r.ref != "" {
@@ -149,8 +151,8 @@ func (t *table) markdown() string {
 			others = append(others, r.seen(c))
 		}
 		_, ok := r.figure()
-		fmt.Fprintf(&s, "| %s | %s | %s | %s | %s | %s | %s |\n", r.what, r.bar(), r.seen(larder), ref, r.compared(),
-			strings.Join(others, " | "), map[bool]string{true: "yes", false: "**no**"}[ok])
+		fmt.Fprintf(&s, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", r.what, r.bar(), r.seen(larder), ref, r.compared(),
+			map[bool]string{true: "yes", false: "**no**"}[ok], strings.Join(r.spent(), " | "), strings.Join(others, " | "))
 	}
 	return s.String()
 }

@@ -43,7 +43,7 @@ type news struct {
 	Layers   []digest.Digest
 	// Size of config and layers together, in bytes.
 	Size int64
-	// Requests and Sent, in bytes by digest, since the last Forget.
+	// Requests, and what was Sent of blobs, in bytes by digest, since the last Forget.
 	Requests int
 	Sent     map[digest.Digest]int64
 }
@@ -123,7 +123,7 @@ func obey(reg *registry.Server, o order) (news, error) {
 	n.Sent = map[digest.Digest]int64{}
 	for _, r := range reg.Requests() {
 		n.Requests++
-		if d := digest.Digest(r.Target); d.Validate() == nil {
+		if d := digest.Digest(r.Target); r.Kind == registry.Blobs && d.Validate() == nil {
 			n.Sent[d] += r.Sent
 		}
 	}

@@ -3,6 +3,7 @@ package process
 import (
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,6 +47,36 @@ func TestProcessMemory(t *testing.T) {
 	}
 	if n, err := p.Peak(); err != nil || n <= 0 {
 		t.Errorf("peak is %d, %v", n, err)
+	}
+}
+
+// A process is charged with what it uses, and with what its children do.
+func TestProcessCPU(t *testing.T) {
+	for name, script := range map[string]string{
+		"itself":  "while :; do :; done",
+		"a child": "(while :; do :; done) & wait",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, err := Start(t.TempDir(), "sh", "sh", "-c", "trap 'kill 0' TERM; "+script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.End(syscall.SIGTERM)
+			for {
+				used, err := p.CPU()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if used > 0 {
+					return
+				}
+				if t.Context().Err() != nil {
+					t.Fatal("no processor time was counted")
+				}
+				runtime.Gosched()
+			}
+		})
 	}
 }
 
