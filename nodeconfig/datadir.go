@@ -54,20 +54,14 @@ var ErrForeignData = errors.New("it holds files, and none of a mirror's")
 // UID and GID. Links are not followed, other file systems not entered. It
 // reports how many entries changed, or, when dry, would; a second call changes
 // none. Whatever does not look like a mirror's directory is refused.
+//
+// Of root's powers it needs CAP_CHOWN only. What belongs to UID and GID already
+// and is closed to everybody else is taken to be in order, inside as well: a
+// directory is given away after what is in it.
 func (n *Node) PrepareData(d DataDir, dry bool) (changed int, err error) {
 	real, err := n.resolve(d.Path)
 	if err != nil {
 		return 0, err
-	}
-	names, err := n.list(real)
-	if err != nil {
-		return 0, err
-	}
-	ours := func(name string) bool {
-		return slices.Contains([]string{"blobs", "index", "ingest", "uploads", "LOCK", "lost+found"}, name)
-	}
-	if len(names) > 0 && !slices.ContainsFunc(names, ours) {
-		return 0, fmt.Errorf("prepare %s: %w: %s", d.Path, ErrForeignData, strings.Join(names[:min(3, len(names))], ", "))
 	}
 	host := filepath.Join(n.Root, real)
 	if !n.exists(real) {
@@ -86,42 +80,102 @@ func (n *Node) PrepareData(d DataDir, dry bool) (changed int, err error) {
 	if !top.IsDir() {
 		return changed, fmt.Errorf("prepare %s: it is no directory", d.Path)
 	}
-	err = filepath.WalkDir(host, func(name string, entry fs.DirEntry, err error) error {
-		shown := path.Join(real, strings.TrimPrefix(name, host))
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // a running mirror removes files
-			}
-			return n.explain("read", shown, err)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return nil //nolint:nilerr // it is gone by now
-		}
-		if device(info) != device(top) {
-			return fs.SkipDir
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if ok && int(stat.Uid) == d.UID && int(stat.Gid) == d.GID {
-			return nil
-		}
-		changed++
-		if dry {
-			return nil
-		}
-		if err := os.Lchown(name, d.UID, d.GID); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return n.explain("give away", shown, err)
-		}
-		return nil
-	})
-	if err != nil || top.Mode().Perm()&0o700 == 0o700 {
+	g := giver{node: n, to: d, device: device(top), dry: dry, changed: changed}
+	names, err := n.list(real)
+	closed := errors.Is(err, fs.ErrPermission)
+	switch {
+	case closed && !g.right(top):
+		// What is in it cannot be seen, so it is not taken either.
+		return changed, fmt.Errorf("prepare %s: %w: %s: if it is the mirror's, run on the node: chown -R %d:%d %s", d.Path, fs.ErrPermission, n.owner(real), d.UID, d.GID, d.Path)
+	case err != nil && !closed:
 		return changed, err
 	}
-	changed++
-	if dry {
-		return changed, nil
+	ours := func(name string) bool {
+		return slices.Contains([]string{"blobs", "index", "ingest", "uploads", "LOCK", "lost+found"}, name)
 	}
-	return changed, n.explainIf("open up", d.Path, os.Chmod(host, top.Mode().Perm()|0o700))
+	if !closed && len(names) > 0 && !slices.ContainsFunc(names, ours) {
+		return changed, fmt.Errorf("prepare %s: %w: %s", d.Path, ErrForeignData, strings.Join(names[:min(3, len(names))], ", "))
+	}
+	if top.Mode().Perm()&0o700 != 0o700 {
+		g.changed++
+		if !dry {
+			if err := os.Chmod(host, top.Mode().Perm()|0o700); err != nil {
+				return g.changed, n.explain("open up", d.Path, err)
+			}
+		}
+	}
+	return g.changed, g.give(real)
+}
+
+// giver gives a directory away, and counts.
+type giver struct {
+	node    *Node
+	to      DataDir
+	device  uint64
+	dry     bool
+	changed int
+}
+
+// right reports whether an entry belongs to whom it is to belong.
+func (g *giver) right(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == g.to.UID && int(stat.Gid) == g.to.GID
+}
+
+// open lists the directory name. Of one that belongs to whom it should and is
+// closed to this process it lists nothing; one that is closed and belongs to
+// somebody else becomes this process's first, which CAP_CHOWN allows.
+func (g *giver) open(name string, info fs.FileInfo) ([]string, error) {
+	names, err := g.node.list(name)
+	switch {
+	case err == nil || !errors.Is(err, fs.ErrPermission):
+		return names, err
+	case g.right(info):
+		return nil, nil
+	case g.dry:
+		return nil, err
+	}
+	if os.Lchown(filepath.Join(g.node.Root, name), os.Geteuid(), os.Getegid()) != nil {
+		return nil, err
+	}
+	return g.node.list(name)
+}
+
+// give gives away what is in name, a directory with links resolved, or a file;
+// then name itself.
+func (g *giver) give(name string) error {
+	host := filepath.Join(g.node.Root, name)
+	info, err := os.Lstat(host)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // a running mirror removes files
+	case err != nil:
+		return g.node.explain("read", name, err)
+	case device(info) != g.device:
+		return nil
+	}
+	if info.IsDir() {
+		names, err := g.open(name, info)
+		if err != nil {
+			return err
+		}
+		for _, child := range names {
+			if err := g.give(path.Join(name, child)); err != nil {
+				return err
+			}
+		}
+	}
+	if g.right(info) {
+		return nil
+	}
+	g.changed++
+	if g.dry {
+		return nil
+	}
+	if err := os.Lchown(host, g.to.UID, g.to.GID); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return g.node.explain("give away", name, err)
+	}
+	return nil
 }
 
 // device is the file system an entry is on.

@@ -17,6 +17,10 @@ import (
 // initPatience bounds larder init in all, a restart of the runtime included.
 const initPatience = 3 * time.Minute
 
+// noTarget, in the place of a target, is for nodes that are configured by other
+// means, such as user data.
+const noTarget = "none"
+
 // initFlags is what larder init is told.
 type initFlags struct {
 	port              uint16
@@ -69,7 +73,7 @@ Exit codes: 0 ok, or not configured; 1 not configured, with --require; 2 usage.`
 	flags.StringVar(&f.address, "address", "auto", "`ADDRESS` the runtime reaches it at: auto, imds, loopback or an IP")
 	flags.StringVar(&f.ipFamily, "ip-family", "auto", "`FAMILY` of the address: auto, ipv4 or ipv6")
 	flags.StringVar(&f.root, "root", "/", "`DIR` where the node's file system is seen")
-	flags.StringVar(&f.target, "target", "auto", "what the node is: auto, containerd, bottlerocket, k3s, rke2, crio, docker, or `KIND` al2023 to print its user data")
+	flags.StringVar(&f.target, "target", "auto", "what the node is: auto, containerd, bottlerocket, k3s, rke2, crio, docker; none to leave its configuration alone; or `KIND` al2023 to print its user data")
 	flags.StringArrayVar(&f.fallback, "fallback", nil, "`URL` of a mirror to ask after this node's, before the registry itself; may be repeated")
 	flags.StringArrayVar(&f.registry, "registry", nil, "`HOST` of a registry to mirror although it has settings of its own, or because the runtime has no word for all; may be repeated")
 	flags.StringVar(&f.prepareData, "prepare-data", "", "`DIR:UID:GID`: make the mirror's directory on the node, and give it to a user that is not root")
@@ -142,9 +146,9 @@ func runInit(cmd *cobra.Command, f initFlags) error {
 	if err := node.Check(); err != nil {
 		return usageErrorf("--root: %v", err)
 	}
-	if f.target != "auto" {
+	if f.target != "auto" && f.target != noTarget {
 		if _, err := nodeconfig.Named(node, f.target); err != nil {
-			return usageErrorf("--target: %v", err)
+			return usageErrorf("--target: %v; or %s", err, noTarget)
 		}
 	}
 	stop, _, release := signals(cmd.Context())
@@ -184,6 +188,10 @@ func initNode(ctx context.Context, node *nodeconfig.Node, f initFlags, data *nod
 			return err
 		}
 		r.Data = &initData{Path: data.Path, Changed: changed}
+	}
+	if f.target == noTarget {
+		r.Target, r.Evidence, r.Status = noTarget, "as told: its configuration is left alone", "unchanged"
+		return nil
 	}
 	target, err := r.find(ctx, node, f.target)
 	if err != nil {
@@ -259,7 +267,14 @@ func (r *initReport) address(ctx context.Context, f initFlags) (netip.AddrPort, 
 func (r *initReport) find(ctx context.Context, node *nodeconfig.Node, name string) (nodeconfig.Target, error) {
 	if name != "auto" {
 		r.Target, r.Evidence = name, "as told"
-		return nodeconfig.Named(node, name)
+		target, err := nodeconfig.Named(node, name)
+		if err != nil {
+			return nil, err
+		}
+		if _, found := target.Detect(ctx); !found {
+			r.Warnings = append(r.Warnings, initNote{Text: absent(ctx, node, name)})
+		}
+		return target, nil
 	}
 	target, evidence, err := nodeconfig.Detect(ctx, node)
 	if err != nil {
@@ -267,6 +282,15 @@ func (r *initReport) find(ctx context.Context, node *nodeconfig.Node, name strin
 	}
 	r.Target, r.Evidence = target.Name(), evidence
 	return target, nil
+}
+
+// absent says that a node is not what it is told to be, as far as can be seen.
+func absent(ctx context.Context, node *nodeconfig.Node, name string) string {
+	text := fmt.Sprintf("there is no sign of %s on this node: it is configured for when %s comes", name, name)
+	if other, evidence, err := nodeconfig.Detect(ctx, node); err == nil {
+		text += fmt.Sprintf(", and %s, which is there (%s), is not", other.Name(), evidence)
+	}
+	return text
 }
 
 // printUserData prints what makes nodes use the mirror when they are launched.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,9 @@ import (
 //	larder ARG…            runs larder, which has to exit with 0; ! larder, with 1
 //	usage ARG…             runs larder, which has to exit with 2
 //	nobody ARG…            runs larder without any right, which has to exit with 1
+//	chowner ARG…           runs larder with no right but CAP_CHOWN; needs root
+//	give UID:GID MODE DIR  gives a directory and what is in it away; needs root
+//	owned UID:GID DIR      demands whom they belong to
 //	keep DIR, kept DIR     remembers a tree with modes and times, and compares it
 //	crlf FILE              ends its lines as Windows does
 //	big FILE N             adds comments until it has N MiB
@@ -47,6 +51,12 @@ func TestScripts(t *testing.T) {
 			env.Values["bottlerocket"] = map[string]*api.API{}
 			return nil
 		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("there is no condition %q", cond)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"larder": func(ts *testscript.TestScript, neg bool, args []string) {
 				want := exitOK
@@ -59,6 +69,9 @@ func TestScripts(t *testing.T) {
 				exits(ts, exitUsage, os.Args[0], args)
 			},
 			"nobody":   asNobody,
+			"chowner":  asChowner,
+			"give":     give,
+			"owned":    owned,
 			"keep":     func(ts *testscript.TestScript, _ bool, args []string) { kept(ts)[args[0]] = treeOf(ts, args[0]) },
 			"kept":     compareKept,
 			"crlf":     crlf,
@@ -94,17 +107,7 @@ func asNobody(ts *testscript.TestScript, _ bool, args []string) {
 		exits(ts, exitFailed, os.Args[0], args)
 		return
 	}
-	dir, err := os.MkdirTemp("", "larder-nobody-")
-	ts.Check(err)
-	ts.Defer(func() { os.RemoveAll(dir) })
-	ts.Check(os.Chmod(dir, 0o755))
-	raw, err := os.ReadFile(os.Args[0])
-	ts.Check(err)
-	program := filepath.Join(dir, "larder")
-	ts.Check(os.WriteFile(program, raw, 0o755))
-	for at := ts.MkAbs("."); at != "/" && at != os.TempDir(); at = filepath.Dir(at) {
-		ts.Check(os.Chmod(at, 0o755))
-	}
+	program := forEverybody(ts)
 	cmd := exec.Command(program, args...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = []string{asLarder + "=1", "AWS_EC2_METADATA_SERVICE_ENDPOINT=" + ts.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")}
@@ -113,6 +116,76 @@ func asNobody(ts *testscript.TestScript, _ bool, args []string) {
 	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitFailed {
 		ts.Fatalf("larder %s, as nobody: %v, want exit code %d", strings.Join(args, " "), err, exitFailed)
 	}
+}
+
+// forEverybody copies larder to where everybody can run it, and opens the way to
+// the script's directory.
+func forEverybody(ts *testscript.TestScript) (program string) {
+	dir, err := os.MkdirTemp("", "larder-nobody-")
+	ts.Check(err)
+	ts.Defer(func() { os.RemoveAll(dir) })
+	ts.Check(os.Chmod(dir, 0o755))
+	raw, err := os.ReadFile(os.Args[0])
+	ts.Check(err)
+	program = filepath.Join(dir, "larder")
+	ts.Check(os.WriteFile(program, raw, 0o755))
+	for at := ts.MkAbs("."); at != "/" && at != os.TempDir(); at = filepath.Dir(at) {
+		ts.Check(os.Chmod(at, 0o755))
+	}
+	return program
+}
+
+// asChowner runs larder with the one power that the chart's init container has.
+func asChowner(ts *testscript.TestScript, neg bool, args []string) {
+	cmd := exec.Command(forEverybody(ts), args...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = []string{asLarder + "=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
+		AmbientCaps: []uintptr{0}, // CAP_CHOWN (capability.h)
+	}
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	want := exitOK
+	if neg {
+		want = exitFailed
+	}
+	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != want {
+		ts.Fatalf("larder %s, with CAP_CHOWN: %v, want exit code %d", strings.Join(args, " "), err, want)
+	}
+}
+
+// give gives a directory to a user and closes it and those in it to others.
+func give(ts *testscript.TestScript, _ bool, args []string) {
+	var uid, gid int
+	var mode fs.FileMode
+	_, err := fmt.Sscanf(args[0]+" "+args[1], "%d:%d %o", &uid, &gid, &mode)
+	ts.Check(err)
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[2]), func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			err = os.Chmod(name, mode)
+		}
+		if err != nil {
+			return err
+		}
+		return os.Lchown(name, uid, gid)
+	}))
+}
+
+// owned demands that a directory and all that is in it belongs to a user.
+func owned(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[1]), func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); !ok || fmt.Sprintf("%d:%d", stat.Uid, stat.Gid) != args[0] {
+			return fmt.Errorf("%s belongs to %d:%d, want %s", name, stat.Uid, stat.Gid, args[0])
+		}
+		return nil
+	}))
 }
 
 // kept are the trees a script has asked to remember.
