@@ -21,7 +21,7 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 
 image: ## the image, both architectures, as dist/larder-image.tar; no Docker needed
 	go run -C test/release ./cmd/image -root $(CURDIR) -out $(CURDIR)/dist \
-		-version '$(VERSION)' -revision '$(REVISION)' -epoch '$(SOURCE_DATE_EPOCH)'
+		-version '$(VERSION)' -revision '$(REVISION)' -epoch '$(SOURCE_DATE_EPOCH)' -push '$(PUSH)'
 
 test: ## vet, and every test of the module with the race detector (a few minutes)
 	go vet ./...
@@ -69,7 +69,7 @@ e2e-full: ## every client with every fault (needs root)
 vap: ## the policies that render writes, with the API server's own evaluator
 	cd test/vap && go vet ./... && go test -count 1 ./...
 
-bench-webhook: ## the admission webhook at 2,000 reviews a second, for a minute
+bench-webhook: build ## the admission webhook at 2,000 reviews a second, for a minute
 	go test -count 1 -v -run TestLoad ./central/admission -load 60s
 	go test -count 1 -run '^$$' -bench Review ./central/admission
 

@@ -75,8 +75,9 @@ func TestLoad(t *testing.T) {
 	server.TLS = &tls.Config{NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	defer server.Close()
-	took := newLoad(server.URL, server.Certificate()).send(t, 200, 500*time.Millisecond)
-	if len(took) == 0 {
+	clients := newLoad(server.URL, server.Certificate())
+	defer clients.client.CloseIdleConnections()
+	if took := clients.send(t, 200, 500*time.Millisecond); len(took) == 0 {
 		t.Error("nothing was sent")
 	}
 }
@@ -130,7 +131,6 @@ func (l *load) ask(ctx context.Context, body []byte) error {
 // who know nothing of each other: with exponentially distributed pauses.
 func (l *load) send(t *testing.T, rate int, span time.Duration) []time.Duration {
 	t.Helper()
-	defer l.client.CloseIdleConnections()
 	type job struct {
 		body []byte
 		due  time.Time
@@ -190,7 +190,11 @@ type histogram map[float64]float64
 // readHistogram reads it from the admin port.
 func readHistogram(t *testing.T, admin string) histogram {
 	t.Helper()
-	resp, err := http.Get("http://" + admin + "/metrics")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+admin+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -21,7 +20,6 @@ import (
 // measure holds the binary to the bounds.
 func measure(t *testing.T, span time.Duration) {
 	t.Helper()
-	defer http.DefaultClient.CloseIdleConnections() // as what is counted is asked for by it
 	dir := t.TempDir()
 	file := func(name string, content []byte) string {
 		t.Helper()
@@ -51,6 +49,7 @@ func measure(t *testing.T, span time.Duration) {
 		t.Fatal(err)
 	}
 	clients := newLoad("https://"+addr, trusted)
+	defer clients.client.CloseIdleConnections()
 	t.Logf("%d bytes a review, %d reviews a second", len(clients.reviews[0]), loadRate)
 	clients.send(t, loadRate, span/5) // warms up
 	resident := func() int64 {

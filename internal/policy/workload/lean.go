@@ -2,6 +2,7 @@ package workload
 
 import (
 	"encoding/json"
+	"maps"
 	"reflect"
 	"strings"
 )
@@ -55,9 +56,7 @@ func shapeOf(t reflect.Type) *shape {
 		case f.Anonymous && name == "":
 			// Its fields are the struct's.
 			if inner := shapeOf(f.Type); inner != nil {
-				for name, member := range inner.members {
-					s.members[name] = member
-				}
+				maps.Copy(s.members, inner.members)
 			}
 		case name == "":
 			s.members[strings.ToLower(f.Name)] = shapeOf(f.Type)
