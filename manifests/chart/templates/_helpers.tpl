@@ -64,7 +64,7 @@ tokens are had by. */}}
 {{- define "larder.centralConfig" -}}
 {{- $config := deepCopy .Values.central.config -}}
 {{- with .Values.central.ingress -}}
-{{- if and .enabled .tlsSecret -}}
+{{- if and .host .tlsSecret -}}
 {{- $config = mustMerge $config (dict "central" (dict "tokens" (dict "public_url" (printf "https://%s" .host)))) -}}
 {{- end -}}
 {{- end -}}
@@ -86,8 +86,14 @@ tokens are had by. */}}
 {{- if eq (int .mirror.port) (int .mirror.adminPort) -}}
 {{- fail (printf "mirror.adminPort: %d is mirror.port already; the two need different ports" (int .mirror.adminPort)) -}}
 {{- end -}}
-{{- if and .central.ingress.enabled (not .central.ingress.host) -}}
-{{- fail "central.ingress.host: it is empty; write the name clients will know the registry by" -}}
+{{- if and .init.undo (not .init.enabled) -}}
+{{- fail "init.undo: nothing is taken back while init.enabled is false" -}}
+{{- end -}}
+{{- if and .init.undo (not .mirror.enabled) -}}
+{{- fail "init.undo: nothing is taken back while mirror.enabled is false" -}}
+{{- end -}}
+{{- if and .central.ingress.tlsSecret (not .central.ingress.host) -}}
+{{- fail "central.ingress.host: it is empty; write the name clients know the registry by, since central.ingress.tlsSecret is set" -}}
 {{- end -}}
 {{- if and (eq .webhook.certificate.source "secret") (not .webhook.certificate.secretName) -}}
 {{- fail "webhook.certificate.secretName: it is empty; name the Secret of type kubernetes.io/tls, since webhook.certificate.source is secret" -}}
@@ -99,4 +105,21 @@ tokens are had by. */}}
 {{- fail "webhook.replicas: 1 is too few where webhook.failurePolicy is Fail; no pod could be made while it restarts" -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Secrets by name, as volumes and where they are mounted. */}}
+{{- define "larder.secretVolumes" -}}
+{{- $volumes := list -}}
+{{- range . -}}
+{{- $volumes = append $volumes (dict "name" (printf "secret-%s" (replace "." "-" .)) "secret" (dict "secretName" .)) -}}
+{{- end -}}
+{{- toYaml $volumes -}}
+{{- end -}}
+
+{{- define "larder.secretMounts" -}}
+{{- $mounts := list -}}
+{{- range . -}}
+{{- $mounts = append $mounts (dict "name" (printf "secret-%s" (replace "." "-" .)) "mountPath" (printf "/etc/larder-secrets/%s" .) "readOnly" true) -}}
+{{- end -}}
+{{- toYaml $mounts -}}
 {{- end -}}
