@@ -39,24 +39,47 @@ func (f lineFormatter) Format(e *logrus.Entry) ([]byte, error) {
 	for _, key := range keys {
 		line = f.field(line, key, e.Data[key])
 	}
-	if f.json {
-		line[len(line)-1] = '}' // in place of the last comma
-	} else {
-		line = line[:len(line)-1]
-	}
-	line = append(line, '\n')
-	b.Write(line)
+	line = f.end(line)
+	b.Write(append(line, '\n'))
 	return b.Bytes(), nil
 }
 
 // field appends one field and what separates it from the next.
 func (f lineFormatter) field(line []byte, key string, value any) []byte {
+	return f.separate(appendValue(f.key(line, key), value, f.json))
+}
+
+// key appends a field's name, up to its value.
+func (f lineFormatter) key(line []byte, key string) []byte {
 	if f.json {
-		line = append(appendText(line, key, true), ':')
-		return append(appendValue(line, value, true), ',')
+		return append(appendText(line, key, true), ':')
 	}
-	line = append(append(line, key...), '=')
-	return append(appendValue(line, value, false), ' ')
+	return append(append(line, key...), '=')
+}
+
+// separate appends what stands between a field and the next.
+func (f lineFormatter) separate(line []byte) []byte {
+	if f.json {
+		return append(line, ',')
+	}
+	return append(line, ' ')
+}
+
+// end puts the end of a line in place of the last separator.
+func (f lineFormatter) end(line []byte) []byte {
+	if f.json {
+		line[len(line)-1] = '}'
+		return line
+	}
+	return line[:len(line)-1]
+}
+
+// constant are the fields that every line of the access log begins with.
+func (f lineFormatter) constant() string {
+	if f.json {
+		return `"level":"info","msg":"request",`
+	}
+	return "level=info msg=request "
 }
 
 // appendValue appends a value: numbers and booleans as they are, all else as
@@ -70,7 +93,7 @@ func appendValue(line []byte, value any, asJSON bool) []byte {
 	case int64:
 		return strconv.AppendInt(line, v, 10)
 	case float64:
-		return strconv.AppendFloat(line, v, 'f', -1, 64)
+		return appendNumber(line, v)
 	case bool:
 		return strconv.AppendBool(line, v)
 	case time.Time:
@@ -88,6 +111,14 @@ func appendValue(line []byte, value any, asJSON bool) []byte {
 		}
 	}
 	return appendText(line, fmt.Sprint(value), asJSON)
+}
+
+// appendNumber appends a number, whole ones by the short way.
+func appendNumber(line []byte, v float64) []byte {
+	if whole := int64(v); float64(whole) == v {
+		return strconv.AppendInt(line, whole, 10)
+	}
+	return strconv.AppendFloat(line, v, 'f', -1, 64)
 }
 
 // appendText appends a string, quoted where the format asks for it.

@@ -120,6 +120,7 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	case err != nil:
 		return err
 	}
+	n.requests = newRequestLog(cmd.ErrOrStderr(), f.logLevel, f.logFormat)
 	clients, operators, err := n.handlers(cfg, local, allow)
 	if err != nil {
 		n.close()

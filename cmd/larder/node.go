@@ -25,6 +25,7 @@ import (
 // serve.
 type node struct {
 	log      *logrus.Entry
+	requests *requestLog
 	metrics  *prometheus.Registry
 	label    func(string) string
 	store    *store.Store
@@ -125,6 +126,7 @@ func (n *node) handlers(cfg *config.Config, local bool, allow []netip.Prefix) (c
 		ClientRate:      int64(cfg.RegistryProxies.ClientRate),
 		Ready:           n.checks().Ready,
 		Log:             n.log,
+		Lines:           n.requests,
 		Registerer:      n.metrics,
 		Label:           n.label,
 	})

@@ -81,7 +81,7 @@ func (n *node) serve(stop, now context.Context, drain time.Duration, all servers
 	if len(cfg.Warm) > 0 {
 		clients = append(clients, warmer{mirror: n.mirror, log: n.log}.service(cfg))
 	}
-	beside := []rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}, memory()}
+	beside := []rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}, memory(), n.requests.service()}
 	for _, s := range all.admin {
 		beside = append(beside, rungroup.Service{Name: "admin server", Run: s.run, Stop: s.close})
 	}

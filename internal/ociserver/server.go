@@ -18,6 +18,7 @@ import (
 	"log"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,8 @@ type Config struct {
 	StallTimeout time.Duration
 	// Log gets one line for each request.
 	Log *logrus.Entry
+	// Lines, if not nil, gets those in Log's stead that need no looking at.
+	Lines Lines
 	// Registerer gets the metrics; nil keeps them unseen.
 	Registerer prometheus.Registerer
 	// Label bounds the values of the metrics' registry label. Nil takes each
@@ -71,6 +74,8 @@ type handler struct {
 	ready           func() error
 	stallTimeout    time.Duration
 	log             *logrus.Entry
+	lines           Lines
+	fields          sync.Pool // of *[]Field
 	metrics         *metrics
 	label           func(string) string
 	status          func(oci.Code) int // for an error code
@@ -98,6 +103,7 @@ func newHandler(cfg Config) *handler {
 		ready:           cfg.Ready,
 		stallTimeout:    cfg.StallTimeout,
 		log:             cfg.Log,
+		lines:           cfg.Lines,
 		metrics:         newMetrics(cfg.Registerer),
 		label:           cfg.Label,
 		status:          statusOf,
