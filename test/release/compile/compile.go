@@ -21,26 +21,30 @@ import (
 // Arches are the architectures that are shipped, as Go and OCI call them.
 func Arches() []string { return []string{"amd64", "arm64"} }
 
-// Binary builds cmd/larder of the module at root for arch, and writes it to out,
-// which may be relative to this process's directory. What the version command
-// prints is version. ctx ends the compiler.
-func Binary(ctx context.Context, root, arch, version, out string) error {
+// Binary builds cmd/larder of the module at root for arch and returns it. What its
+// version command prints is version. ctx ends the compiler.
+func Binary(ctx context.Context, root, arch, version string) ([]byte, error) {
 	if !slices.Contains(Arches(), arch) {
-		return fmt.Errorf("build larder: architecture %q is none of %s", arch, strings.Join(Arches(), ", "))
+		return nil, fmt.Errorf("build larder: architecture %q is none of %s", arch, strings.Join(Arches(), ", "))
 	}
-	out, err := filepath.Abs(out)
+	dir, err := os.MkdirTemp("", "larder-build-")
 	if err != nil {
-		return fmt.Errorf("build larder: %w", err)
+		return nil, fmt.Errorf("build larder: %w", err)
 	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "larder")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
 		"-ldflags", "-s -w -X main.version="+version, "-o", out, "./cmd/larder")
-	cmd.Dir = root
-	cmd.Env = Env(arch)
+	cmd.Dir, cmd.Env = root, Env(arch)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("build larder for %s: %w", arch, err)
+		return nil, fmt.Errorf("build larder for %s: %w", arch, err)
 	}
-	return nil
+	binary, err := os.ReadFile(out)
+	if err != nil {
+		return nil, fmt.Errorf("build larder for %s: %w", arch, err)
+	}
+	return binary, nil
 }
 
 // Env is this process's environment without what would change the binary's

@@ -2,6 +2,8 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,10 +18,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// Archive writes the index, and everything in it, as an OCI layout in a tar
-// archive at path: what ctr images import, podman load, skopeo and crane read. It
-// is imported under the name ref. The same image gives the same archive.
-func Archive(path string, index v1.ImageIndex, ref name.Tag, created time.Time) error {
+// Archive writes the index and everything in it as an OCI layout in a tar archive
+// at path: what ctr images import, podman load, skopeo and crane read. It is
+// imported under the name ref. The same image gives the same archive.
+//
+// What refers to the image is not in it: podman load wants a layout of one image,
+// and ctr images import --digests takes an artifact for one and fails.
+func (s *Set) Archive(path string, ref name.Tag) error {
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".layout-")
 	if err != nil {
 		return fmt.Errorf("make layout: %w", err)
@@ -34,21 +39,24 @@ func Archive(path string, index v1.ImageIndex, ref name.Tag, created time.Time) 
 		"io.containerd.image.name":          ref.Name(),
 		"org.opencontainers.image.ref.name": ref.Name(),
 	})
-	if err := l.AppendIndex(index, named); err != nil {
+	if err := l.AppendIndex(s.Index, named); err != nil {
 		return fmt.Errorf("write layout: %w", err)
 	}
-	return replace(path, func(w io.Writer) error { return tarDir(w, dir, created) })
+	var packed bytes.Buffer
+	if err := tarDir(&packed, dir, s.Stamp.Created); err != nil {
+		return err
+	}
+	return replace(path, &packed)
 }
 
 // DockerArchive writes one image as docker save does, for docker load, which
 // does not read OCI layouts everywhere.
 func DockerArchive(path string, img v1.Image, ref name.Tag) error {
-	return replace(path, func(w io.Writer) error {
-		if err := tarball.Write(ref, img, w); err != nil {
-			return fmt.Errorf("write archive: %w", err)
-		}
-		return nil
-	})
+	var packed bytes.Buffer
+	if err := tarball.Write(ref, img, &packed); err != nil {
+		return fmt.Errorf("write archive: %w", err)
+	}
+	return replace(path, &packed)
 }
 
 // tarDir packs a directory, in the order of names, as nobody's files of one time.
@@ -85,22 +93,18 @@ func tarDir(w io.Writer, dir string, created time.Time) error {
 }
 
 // replace writes a file whole or not at all.
-func replace(path string, write func(io.Writer) error) error {
+func replace(path string, content io.Reader) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
 	if err != nil {
 		return fmt.Errorf("make file: %w", err)
 	}
 	defer os.Remove(f.Name()) // gone by then, if all went well
-	if err := write(f); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		f.Close()
+	_, err = io.Copy(f, content)
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := f.Close(); err != nil {
+	if err := os.Rename(f.Name(), path); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return os.Rename(f.Name(), path)
+	return nil
 }

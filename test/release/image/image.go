@@ -2,9 +2,10 @@
 // architectures at once and without Docker, so that anybody can build it and
 // gets the same digest.
 //
-// An image has one layer, [rootfs.Tree]. The same source, version and time give
+// An image has one layer, what [rootfs.Build] returns. The same source, version and time give
 // the same bytes: no clock is read, and nothing depends on where it is built.
-// What is written of it is in archive.go, pushing in push.go.
+// [Make] builds it, with what
+// is attached to it; [Set] saves and pushes that.
 package image
 
 import (
@@ -22,6 +23,9 @@ import (
 
 	"github.com/larder-registry/larder/test/release/rootfs"
 )
+
+// Repository is where images are published.
+const Repository = "ghcr.io/larder-registry/larder"
 
 // Source is where the project is.
 const Source = "https://github.com/larder-registry/larder"

@@ -10,14 +10,20 @@ package rootfs
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/x509roots/fallback/bundle"
+
+	"github.com/larder-registry/larder/test/release/compile"
+	"github.com/larder-registry/larder/test/release/licences"
 )
 
 // The user that the image runs as: the number that images without a shell have
@@ -32,6 +38,8 @@ const (
 	Home = "var/lib/larder"
 	// Roots is where Go, and everybody else, looks for certificates.
 	Roots = "etc/ssl/certs/ca-certificates.crt"
+	// Licences are of what is in the binary and is not ours.
+	Licences = "licenses/THIRD_PARTY_LICENSES"
 )
 
 // File is a file or, without content, a directory.
@@ -42,10 +50,23 @@ type File struct {
 	Content []byte
 }
 
-// Tree is the image's files, each directory before what is in it, in one order.
-// Content is by path, for what is not made here: [Binary], and texts of licences.
-func Tree(binary []byte, licences map[string][]byte) []File {
-	files := []File{
+// Build compiles the project at root for arch and returns the image's files: each
+// directory before what is in it, always in one order. known is what is shipped
+// of others. ctx ends the compiler.
+func Build(ctx context.Context, root, arch, version string, known []licences.Module) ([]File, error) {
+	binary, err := compile.Binary(ctx, root, arch, version)
+	if err != nil {
+		return nil, err
+	}
+	licence, err := os.ReadFile(filepath.Join(root, "LICENSE"))
+	if err != nil {
+		return nil, fmt.Errorf("read licence: %w", err)
+	}
+	var others bytes.Buffer
+	if err := licences.Write(&others, known); err != nil {
+		return nil, err
+	}
+	return []File{
 		dir("etc"),
 		file("etc/group", []byte("root:x:0:\nnonroot:x:65532:\n")),
 		file("etc/passwd", []byte("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/var/lib/larder:/sbin/nologin\n")),
@@ -53,18 +74,26 @@ func Tree(binary []byte, licences map[string][]byte) []File {
 		dir("etc/ssl/certs"),
 		file(Roots, roots()),
 		dir("licenses"),
-	}
-	for _, name := range []string{"LICENSE", "THIRD_PARTY_LICENSES"} {
-		if text, ok := licences[name]; ok {
-			files = append(files, file("licenses/"+name, text))
+		file("licenses/LICENSE", licence),
+		file(Licences, others.Bytes()),
+		dir("usr"),
+		dir("usr/local"),
+		dir("usr/local/bin"),
+		{Path: Binary, Mode: 0o755, Content: binary},
+		dir("var"),
+		dir("var/lib"),
+		{Path: Home, Mode: os.ModeDir | 0o750, User: User},
+	}, nil
+}
+
+// Content is that of the file at path in a tree, nil if there is none.
+func Content(tree []File, path string) []byte {
+	for _, f := range tree {
+		if f.Path == path {
+			return f.Content
 		}
 	}
-	return append(files,
-		dir("usr"), dir("usr/local"), dir("usr/local/bin"),
-		File{Path: Binary, Mode: 0o755, Content: binary},
-		dir("var"), dir("var/lib"),
-		File{Path: Home, Mode: os.ModeDir | 0o750, User: User},
-	)
+	return nil
 }
 
 func dir(path string) File { return File{Path: path, Mode: os.ModeDir | 0o755} }
@@ -108,9 +137,9 @@ func Tar(w io.Writer, tree []File, created time.Time) error {
 	return nil
 }
 
-// Write writes the tree to the directory at root, which must not exist. To give
-// files to their users it has to run as root.
-func Write(root string, tree []File) error {
+// Write writes the tree to the directory at root, which must not exist, with every
+// time set to created. To give files to their users it has to run as root.
+func Write(root string, tree []File, created time.Time) error {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return fmt.Errorf("make root: %w", err)
 	}
@@ -118,18 +147,21 @@ func Write(root string, tree []File) error {
 		name := filepath.Join(root, filepath.FromSlash(f.Path))
 		var err error
 		if f.Mode.IsDir() {
-			err = os.Mkdir(name, f.Mode.Perm())
+			err = os.Mkdir(name, 0o700)
 		} else {
-			err = os.WriteFile(name, f.Content, f.Mode.Perm())
+			err = os.WriteFile(name, f.Content, 0o600)
 		}
 		if err != nil {
 			return fmt.Errorf("write tree: %w", err)
 		}
-		// The umask takes away what mkdir and open were asked for.
-		if err := os.Chmod(name, f.Mode.Perm()); err != nil {
+		// What mkdir and open are asked for, the umask takes away from.
+		if err := errors.Join(os.Chmod(name, f.Mode.Perm()), os.Lchown(name, f.User, f.User)); err != nil {
 			return fmt.Errorf("write tree: %w", err)
 		}
-		if err := os.Lchown(name, f.User, f.User); err != nil {
+	}
+	// Last of all and from below: a directory's time is that of its last entry.
+	for _, f := range slices.Backward(tree) {
+		if err := os.Chtimes(filepath.Join(root, filepath.FromSlash(f.Path)), created, created); err != nil {
 			return fmt.Errorf("write tree: %w", err)
 		}
 	}

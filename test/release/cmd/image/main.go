@@ -2,8 +2,10 @@
 //
 //	image -root . -version v0.1.0 -revision COMMIT -epoch SECONDS -out dist
 //
-// writes dist/larder-image.tar, an OCI archive of both architectures, and
-// dist/larder-image-<arch>.tar for docker load. make image calls it.
+// writes dist/larder-image.tar, an OCI archive of both architectures, and for each
+// larder-image-<arch>.tar for docker load and larder-image-<arch>.cdx.json, the
+// list of what is in it. With -push it pushes the image, and the lists attached to
+// it. make image calls it.
 package main
 
 import (
@@ -13,16 +15,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/larder-registry/larder/test/release/compile"
 	"github.com/larder-registry/larder/test/release/image"
-	"github.com/larder-registry/larder/test/release/rootfs"
 )
 
 func main() {
@@ -38,7 +36,8 @@ func run(ctx context.Context) error {
 	var stamp image.Stamp
 	root := flag.String("root", ".", "the project's `directory`")
 	out := flag.String("out", "dist", "`directory` to write to")
-	repository := flag.String("repository", "ghcr.io/larder-registry/larder", "the image's `name`, without a tag")
+	repository := flag.String("repository", image.Repository, "the image's `name`, without a tag")
+	push := flag.String("push", "", "where to push to, as `host/repository:tag`")
 	epoch := flag.Int64("epoch", -1, "the time of everything in the image, in `seconds` since 1970")
 	flag.StringVar(&stamp.Version, "version", "", "the `version`, and the image's tag")
 	flag.StringVar(&stamp.Revision, "revision", "", "the `commit`")
@@ -51,71 +50,42 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("name image: %w", err)
 	}
-	if err := os.MkdirAll(*out, 0o755); err != nil {
-		return err
-	}
-	licence, err := os.ReadFile(filepath.Join(*root, "LICENSE"))
-	if err != nil {
-		return err
-	}
-	work, err := os.MkdirTemp("", "larder-image-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-
-	var images []v1.Image
-	for _, arch := range compile.Arches() {
-		binary := filepath.Join(work, arch)
-		if err := compile.Binary(ctx, *root, arch, stamp.Version, binary); err != nil {
-			return err
+	var to name.Tag
+	if *push != "" {
+		// Wrong names are reported before minutes of building.
+		if to, err = name.NewTag(*push, name.StrictValidation); err != nil {
+			return fmt.Errorf("name to push to: %w", err)
 		}
-		content, err := os.ReadFile(binary)
+	}
+	set, err := image.Make(ctx, *root, stamp)
+	if err != nil {
+		return err
+	}
+	if err := set.Save(*out, ref); err != nil {
+		return err
+	}
+	for _, p := range set.Platforms {
+		digest, err := p.Image.Digest()
 		if err != nil {
 			return err
 		}
-		tree := rootfs.Tree(content, map[string][]byte{"LICENSE": licence})
-		img, err := image.New(arch, tree, stamp)
+		size, err := image.Size(p.Image)
 		if err != nil {
 			return err
 		}
-		if err := image.DockerArchive(filepath.Join(*out, "larder-image-"+arch+".tar"), img, ref); err != nil {
-			return err
-		}
-		if err := report(arch, img); err != nil {
-			return err
-		}
-		images = append(images, img)
+		fmt.Printf("linux/%s %s %.1f MiB to pull\n", p.Arch, digest, float64(size)/(1<<20))
 	}
-	index, err := image.Index(images, stamp)
-	if err != nil {
-		return err
-	}
-	if err := image.Archive(filepath.Join(*out, "larder-image.tar"), index, ref, stamp.Created); err != nil {
-		return err
-	}
-	digest, err := index.Digest()
+	digest, err := set.Index.Digest()
 	if err != nil {
 		return err
 	}
 	fmt.Printf("%s@%s\n", ref, digest)
-	return nil
-}
-
-// report says how large an image is for those who pull it.
-func report(arch string, img v1.Image) error {
-	digest, err := img.Digest()
-	if err != nil {
+	if *push == "" {
+		return nil
+	}
+	if err := set.Push(ctx, to); err != nil {
 		return err
 	}
-	manifest, err := img.Manifest()
-	if err != nil {
-		return err
-	}
-	size := manifest.Config.Size
-	for _, l := range manifest.Layers {
-		size += l.Size
-	}
-	fmt.Printf("linux/%s %s %.1f MiB compressed\n", arch, digest, float64(size)/(1<<20))
+	fmt.Printf("pushed %s@%s\n", to, digest)
 	return nil
 }
