@@ -156,7 +156,7 @@ func New(ctx context.Context, cfg Config) (*Central, error) {
 	setDefault(&cfg.UploadAge, 24*time.Hour)
 	c := &Central{
 		cfg: cfg, ledger: cfg.Ledger, content: cfg.Content, drafts: cfg.Drafts,
-		log: cfg.Log, metrics: newMetrics(cfg.Registerer), now: cfg.now,
+		log: cfg.Log, metrics: newMetrics(cfg.Registerer, cfg.Drafts.Free), now: cfg.now,
 		digests: newLocks(), repositories: newLocks(),
 		active: map[string]bool{}, pulled: map[string]int64{},
 	}

@@ -70,6 +70,7 @@ func (c *Central) Collect(ctx context.Context, dry bool) (Collected, error) {
 	r := g.report
 	if !dry {
 		c.metrics.seconds.Set(took.Seconds())
+		c.metrics.ended(c.now(), err)
 		c.metrics.freed.Add(float64(r.Bytes))
 		for kind, n := range map[string]int{
 			"upload": len(r.Uploads), "tag": len(r.Tags), "manifest": len(r.Manifests), "blob": len(r.Blobs), "content": len(r.Content),

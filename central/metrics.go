@@ -1,6 +1,10 @@
 package central
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics count what comes in and what is cleared away.
 type metrics struct {
@@ -8,9 +12,13 @@ type metrics struct {
 	collected *prometheus.CounterVec
 	freed     prometheus.Counter
 	seconds   prometheus.Gauge
+	completed prometheus.Gauge
+	failures  prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+// newMetrics registers the collectors; free says how many bytes pushes may still
+// take.
+func newMetrics(reg prometheus.Registerer, free func() (int64, error)) *metrics {
 	if reg == nil {
 		reg = prometheus.NewRegistry()
 	}
@@ -31,7 +39,34 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "larder_central_collect_seconds",
 			Help: "How long the last garbage collection took.",
 		}),
+		completed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "larder_central_collect_completed_timestamp_seconds",
+			Help: "When garbage was last collected to the end, in seconds since 1970; 0 if it was not since the start.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "larder_central_collect_failures_total",
+			Help: "Garbage collections that failed.",
+		}),
 	}
-	reg.MustRegister(m.received, m.collected, m.freed, m.seconds)
+	room := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "larder_central_room_bytes",
+		Help: "Bytes that pushes may still take on disk: 0 refuses them. -1 when the file system does not say.",
+	}, func() float64 {
+		n, err := free()
+		if err != nil {
+			return -1
+		}
+		return float64(n)
+	})
+	reg.MustRegister(m.received, m.collected, m.freed, m.seconds, m.completed, m.failures, room)
 	return m
+}
+
+// ended notes how a collection ended.
+func (m *metrics) ended(at time.Time, err error) {
+	if err != nil {
+		m.failures.Inc()
+		return
+	}
+	m.completed.Set(float64(at.Unix()))
 }

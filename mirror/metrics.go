@@ -106,7 +106,12 @@ func (c storeMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge("larder_cache_bytes", "Bytes of content on disk, arriving content included.", float64(stats.CacheBytes))
 	gauge("larder_cache_limit_bytes", "Most bytes of content the limits allow now.", float64(stats.LimitBytes))
 	gauge("larder_cache_blobs", "Blobs on disk.", float64(stats.Blobs))
-	gauge("larder_fs_free_ratio", "Free share of the data directory's file system, 0 to 1.", stats.FreeRatio)
+	gauge("larder_fs_free_ratio", "Free share of the data directory's file system, 0 to 1; -1 when it does not say.", stats.FreeRatio)
+	degraded := 0.0
+	if c.s.Degraded() != nil {
+		degraded = 1
+	}
+	gauge("larder_cache_degraded", "1 while content cannot be kept and passes through; the reason is on the admin port's /readyz.", degraded)
 	evictions := prometheus.NewDesc("larder_evictions_total", "Blobs evicted, by reason.", []string{"reason"}, nil)
 	for reason, n := range stats.Evictions {
 		out <- prometheus.MustNewConstMetric(evictions, prometheus.CounterValue, float64(n), reason)

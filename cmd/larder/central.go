@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
@@ -137,8 +136,7 @@ func runCentral(cmd *cobra.Command, f centralFlags) error {
 	log.WithFields(logrus.Fields{
 		"version": versionText(), "serve": strings.Join(f.serve, ","), "file": cmp.Or(f.config, "none"),
 	}).Info("larder central starts")
-	c := &central{flags: f, cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
-	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	c := &central{flags: f, cfg: cfg, log: log, metrics: newMetrics()}
 	services, err := c.open(stop)
 	switch {
 	case err != nil && stop.Err() != nil:

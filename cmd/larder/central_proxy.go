@@ -30,7 +30,7 @@ func (c *central) openForeign(ctx context.Context, s *service, opened *[]func() 
 	}
 	cfg := *c.cfg
 	cfg.RegistryProxies.PrivateImages = mirror.PrivateBypass
-	n, err := openNode(ctx, c.log, filepath.Join(c.flags.registry.dataDir, proxiedDir), cfg.RegistryProxies)
+	n, err := openNode(ctx, c.log, filepath.Join(c.flags.registry.dataDir, proxiedDir), cfg.RegistryProxies, prometheus.NewRegistry())
 	if err != nil {
 		return nil, err
 	}

@@ -17,23 +17,27 @@ import (
 	"github.com/larder-registry/larder/store"
 )
 
-// TestTheDocsNameEveryMetric compares docs/operations.md with what a mirror
-// registers, whether it was counted yet or not, and with what it exposes.
+// TestTheDocsNameEveryMetric compares docs/monitoring.md with what a mirror
+// registers, whether it was counted yet or not, and with what it exposes. What
+// running processes of all kinds serve is compared in test/monitoring.
 func TestTheDocsNameEveryMetric(t *testing.T) {
-	content, err := os.ReadFile("../../docs/operations.md")
+	content, err := os.ReadFile("../../docs/monitoring.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	documented := map[string]bool{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(larder_[a-z_]+)` \\|([^|]*)\\|").FindAllStringSubmatch(string(content), -1) {
-		labels := regexp.MustCompile("[a-z]+").FindAllString(row[2], -1)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(larder_[a-z_]+)` \\|([^|]*)\\|[^|]*\\|([^|]*)\\|").FindAllStringSubmatch(string(content), -1) {
+		if !strings.Contains(row[2], "mirror") {
+			continue
+		}
+		labels := regexp.MustCompile("[a-z]+").FindAllString(row[3], -1)
 		documented[row[1]+" {"+strings.Join(labels, ",")+"}"] = true
 	}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	cfg := config.Default().RegistryProxies
 	cfg.MaxSize.Limit, cfg.MinFree.Limit = store.Bytes(10), store.Bytes(0)
-	n, err := openNode(t.Context(), logrus.NewEntry(log), t.TempDir(), cfg)
+	n, err := openNode(t.Context(), logrus.NewEntry(log), t.TempDir(), cfg, newMetrics())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +86,12 @@ func TestTheDocsNameEveryMetric(t *testing.T) {
 	}
 	for metric := range known {
 		if !documented[metric] {
-			t.Errorf("docs/operations.md does not describe %s", metric)
+			t.Errorf("docs/monitoring.md does not describe %s", metric)
 		}
 	}
 	for metric := range documented {
 		if !known[metric] {
-			t.Errorf("docs/operations.md describes %s, which there is not", metric)
+			t.Errorf("docs/monitoring.md describes %s, which there is not", metric)
 		}
 	}
 }

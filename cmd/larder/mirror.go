@@ -112,7 +112,7 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	if exposed := exposedCredentials(f, p.Registries); exposed != "" {
 		log.WithField("registries", exposed).Warn("whoever reaches the port gets what the configured credentials fetch; restrict it by --allow, or listen on loopback")
 	}
-	n, err := openNode(stop, log, f.dataDir, p)
+	n, err := openNode(stop, log, f.dataDir, p, newMetrics())
 	switch {
 	case err != nil && stop.Err() != nil:
 		log.Info("larder mirror was stopped before it served")

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/sirupsen/logrus"
 
 	"github.com/larder-registry/larder/internal/admin"
@@ -34,16 +33,15 @@ type node struct {
 	stopping atomic.Bool
 }
 
-// openNode opens the store and makes the mirror over it. When it fails nothing
-// is left open.
-func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config.RegistryProxies) (_ *node, err error) {
-	n := &node{log: log, metrics: prometheus.NewRegistry()}
+// openNode opens the store and makes the mirror over it; its metrics are
+// registered with metrics. When it fails nothing is left open.
+func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config.RegistryProxies, metrics *prometheus.Registry) (_ *node, err error) {
+	n := &node{log: log, metrics: metrics}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registries, hosts := upstreamRegistries(cfg.Registries)
 	n.label = admin.NewRegistryLabels(hosts).Label
 	n.store, err = store.Open(ctx, store.Config{
