@@ -195,3 +195,12 @@ func (s *Store) Space() Space {
 	}
 	return Space{r.avail, r.total, r.minFree}
 }
+
+// Space looks how much room there is for a depot.
+func (d *Depot) Space() (Space, error) {
+	free, total, err := freeBytes(d.files, d.dir)
+	if err != nil {
+		return Space{}, fmt.Errorf("look for room: %w", err)
+	}
+	return Space{free, total, max(d.minFree.of(total), depotRoom)}, nil
+}

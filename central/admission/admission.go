@@ -72,6 +72,8 @@ type Handler struct {
 	large   chan struct{}
 	lean    *workload.Lean
 	buffers sync.Pool // of *buffers
+	// verdicts are for people who look on.
+	verdicts verdicts
 }
 
 // New makes a handler.

@@ -88,6 +88,7 @@ func (h *Handler) review(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) //nolint:gosec // JSON to an API server; it fails only if that is gone
 	h.metrics.answered(req, out, time.Since(began))
+	h.verdicts.note(began, req, out)
 	h.tell(req, out)
 }
 

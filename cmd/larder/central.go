@@ -17,6 +17,7 @@ import (
 	"github.com/larder-registry/larder/internal/config"
 	"github.com/larder-registry/larder/internal/ociserver"
 	"github.com/larder-registry/larder/internal/rungroup"
+	"github.com/larder-registry/larder/internal/status"
 )
 
 // centralFlags is what larder central is told on the command line. The flags of
@@ -71,7 +72,7 @@ it serves --tls-cert and --tls-key, and reads them again when they change.`,
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `FILE` with the serving certificate's key")
 	f.registry.add(flags)
 	f.access.add(flags)
-	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /healthz, /readyz, /metrics and /debug/pprof; empty for none")
+	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /status, /healthz, /readyz, /metrics and /debug/pprof; empty for none")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 25*time.Second, "how long requests in flight may take to finish at a stop")
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second, "how long services still answer at a stop, until the cluster has heard of it; part of the drain")
 	flags.StringVar(&f.logLevel, "log-level", "info", "`LEVEL`: error, warn, info or debug")
@@ -82,10 +83,11 @@ it serves --tls-cert and --tls-key, and reads them again when they change.`,
 
 // central is what its services are opened with.
 type central struct {
-	flags   centralFlags
-	cfg     *config.Config
-	log     *logrus.Entry
-	metrics *prometheus.Registry
+	flags    centralFlags
+	cfg      *config.Config
+	log      *logrus.Entry
+	metrics  *prometheus.Registry
+	observer *observer
 	// stopping is set before anything is stopped.
 	stopping atomic.Bool
 }
@@ -102,6 +104,8 @@ type service struct {
 	tiers [][]rungroup.Service
 	// notice is how long the servers go on after probes began to fail.
 	notice time.Duration
+	// status adds what the service has to say of itself; nil for nothing.
+	status func(doc *status.Document, t *tally, view status.View)
 	// close takes apart what never ran, listeners included.
 	close func()
 }
@@ -137,6 +141,7 @@ func runCentral(cmd *cobra.Command, f centralFlags) error {
 		"version": versionText(), "serve": strings.Join(f.serve, ","), "file": cmp.Or(f.config, "none"),
 	}).Info("larder central starts")
 	c := &central{flags: f, cfg: cfg, log: log, metrics: newMetrics()}
+	c.observer = newObserver(log, c.metrics, f.serve...)
 	services, err := c.open(stop)
 	switch {
 	case err != nil && stop.Err() != nil:
@@ -209,7 +214,7 @@ func (c *central) open(ctx context.Context) (services []service, err error) {
 		c.log.WithField("listen", strings.Join(where, ",")).Info("larder central serves")
 		return services, nil
 	}
-	operators, err := admin.New(admin.Config{Checks: checks, Gatherer: c.metrics, Log: c.log})
+	operators, err := admin.New(admin.Config{Checks: checks, Gatherer: c.metrics, Log: c.log, Status: c.status(checks, services)})
 	if err != nil {
 		return services, err
 	}
@@ -220,7 +225,7 @@ func (c *central) open(ctx context.Context) (services []service, err error) {
 	s := server{l, ociserver.NewServer(operators, c.log)}
 	services = append(services, service{
 		// Below every server: operators can look on until the end.
-		tiers: [][]rungroup.Service{nil, {{Name: "admin server", Run: s.run, Stop: s.close}}},
+		tiers: [][]rungroup.Service{nil, {{Name: "admin server", Run: s.run, Stop: s.close}, c.observer.service()}},
 		close: func() { l.Close() },
 	})
 	c.log.WithFields(logrus.Fields{

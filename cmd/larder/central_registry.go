@@ -44,6 +44,7 @@ const lockWait = 30 * time.Second
 // depository is the registry's data directory, opened.
 type depository struct {
 	*registry.Central
+	depot  *store.Depot
 	ledger *store.Ledger
 	unlock func() error
 }
@@ -63,15 +64,14 @@ func openDepository(ctx context.Context, dir string, cfg config.Central, wait ti
 			err = errors.Join(err, d.close())
 		}
 	}()
-	depot, err := store.OpenDepot(store.DepotConfig{Dir: dir, MinFree: cfg.MinFree.Limit})
-	if err != nil {
+	if d.depot, err = store.OpenDepot(store.DepotConfig{Dir: dir, MinFree: cfg.MinFree.Limit}); err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
 	if d.ledger, err = store.OpenLedger(filepath.Join(dir, "index"), log); err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
 	made := registry.Config{
-		Ledger: d.ledger, Content: depot, Drafts: depot,
+		Ledger: d.ledger, Content: d.depot, Drafts: d.depot,
 		Grace: time.Duration(cfg.GC.Grace), UploadAge: time.Duration(cfg.GC.UploadAge),
 		CollectEvery: orNever(cfg.GC.Every), SparseIndexes: cfg.SparseIndexes,
 		Log: log, Registerer: metrics,
@@ -158,6 +158,7 @@ func openRegistry(ctx context.Context, c *central) (_ service, err error) {
 		opened = append(opened, l.Close)
 		s.servers = append(s.servers, registryServer(l, access.Handler(handler), access.tls, c.log))
 	}
+	s.status = registryStatus(d, access.Authority, c.log)
 	s.checks = admin.Checks{{Name: "room for pushes", Ready: d.Degraded, Advisory: true}}
 	controls := server{control, &http.Server{Handler: controlHandler(d.Central), ReadHeaderTimeout: lockWait, ErrorLog: nil}}
 	s.tiers = append([][]rungroup.Service{

@@ -74,6 +74,7 @@ func openWebhook(ctx context.Context, c *central) (service, error) {
 			until("files", func(ctx context.Context) error { watch(ctx, watched); return nil }),
 		}},
 		notice: c.flags.shutdownDelay,
+		status: webhookStatus(handler),
 		close:  func() { l.Close() },
 	}, nil
 }

@@ -56,7 +56,7 @@ GOMEMLIMIT replaces the soft memory limit of 48 MiB.`,
 	flags.SortFlags = false
 	flags.StringVar(&f.config, "config", "", "configuration `FILE`; none means the defaults")
 	flags.StringArrayVar(&f.listen, "listen", []string{"[::]:8000"}, "`ADDRESS` to serve clients on, host:port; may be repeated")
-	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /healthz, /readyz, /metrics and /debug/pprof; empty for none")
+	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /status, /healthz, /readyz, /metrics and /debug/pprof; empty for none")
 	flags.StringVar(&f.dataDir, "data-dir", "./data", "`DIR` for cached content; made if missing")
 	flags.StringVar(&f.allow, "allow", "", "who is served: any, local, or a comma `LIST` of addresses, CIDRs and local (default: the file's allow, which is any)")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 25*time.Second, "how long requests in flight may take to finish at a stop")
@@ -112,7 +112,9 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	if exposed := exposedCredentials(f, p.Registries); exposed != "" {
 		log.WithField("registries", exposed).Warn("whoever reaches the port gets what the configured credentials fetch; restrict it by --allow, or listen on loopback")
 	}
-	n, err := openNode(stop, log, f.dataDir, p, newMetrics())
+	metrics := newMetrics()
+	observer := newObserver(log, metrics, "mirror")
+	n, err := openNode(stop, log, f.dataDir, p, metrics)
 	switch {
 	case err != nil && stop.Err() != nil:
 		log.Info("larder mirror was stopped before it served")
@@ -120,6 +122,7 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 	case err != nil:
 		return err
 	}
+	n.observer = observer
 	n.requests = newRequestLog(cmd.ErrOrStderr(), f.logLevel, f.logFormat)
 	clients, operators, err := n.handlers(cfg, local, allow)
 	if err != nil {

@@ -30,6 +30,7 @@ type node struct {
 	store    *store.Store
 	upstream *upstream.Client
 	mirror   *mirror.Mirror
+	observer *observer // nil for a node that nobody looks at
 	stopping atomic.Bool
 }
 
@@ -124,15 +125,24 @@ func (n *node) handlers(cfg *config.Config, local bool, allow []netip.Prefix) (c
 		ClientRate:      int64(cfg.RegistryProxies.ClientRate),
 		Ready:           n.checks().Ready,
 		Log:             n.log,
-		Lines:           n.requests,
+		Lines:           n.lines(),
 		Registerer:      n.metrics,
 		Label:           n.label,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	operators, err = admin.New(admin.Config{Checks: n.checks(), Gatherer: n.metrics, Log: n.log})
+	operators, err = admin.New(admin.Config{Checks: n.checks(), Gatherer: n.metrics, Log: n.log, Status: n.status(cfg.RegistryProxies)})
 	return clients, operators, err
+}
+
+// lines takes what need not go to the log one by one; nil where the node has no
+// place for it.
+func (n *node) lines() ociserver.Lines {
+	if n.requests == nil {
+		return nil
+	}
+	return n.requests
 }
 
 // close takes apart, in order, what there is of a node that never served.

@@ -67,7 +67,7 @@ Exit codes: 0 ok, 1 failed, 2 usage or configuration.`,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	needCommand(root)
-	root.AddCommand(newMirror(), newCentral(), newInit(), newDoctor(), newPull(), newPolicy(), newConfig(), newVersion())
+	root.AddCommand(newMirror(), newCentral(), newInit(), newDoctor(), newPull(), newStatus(), newPolicy(), newConfig(), newVersion())
 	return root
 }
 

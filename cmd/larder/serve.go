@@ -83,7 +83,7 @@ func (n *node) serve(stop, now context.Context, drain time.Duration, all servers
 	}
 	beside := []rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}, memory(), n.requests.service()}
 	for _, s := range all.admin {
-		beside = append(beside, rungroup.Service{Name: "admin server", Run: s.run, Stop: s.close})
+		beside = append(beside, n.observer.service(), rungroup.Service{Name: "admin server", Run: s.run, Stop: s.close})
 	}
 	return rungroup.Group{Grace: drain, Linger: linger, Log: n.log}.Run(stop, now,
 		[]rungroup.Service{{Name: "store", Stop: n.closeStore}},

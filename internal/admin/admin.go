@@ -1,9 +1,10 @@
 // Package admin is the port for those who run Larder: health checks with
-// reasons, metrics and profiles.
+// reasons, metrics, profiles, and the status page.
 //
 // It decides nothing: what is ready is asked of the checks it is given, what is
-// counted lies in the Gatherer. It has no access control, so it is for an
-// address that only operators reach. The registry's own port, which answers
+// counted lies in the Gatherer, what the page shows is in internal/status. It has
+// no access control, so it is for an address that only operators reach; names of
+// private images are for those on this host alone. The registry's own port, which answers
 // strangers, is in internal/ociserver.
 package admin
 
@@ -52,6 +53,8 @@ type Config struct {
 	Checks   Checks
 	Gatherer prometheus.Gatherer
 	Log      *logrus.Entry
+	// Status has the handler serve the status page; nil for none.
+	Status Status
 }
 
 // New makes the handler for the admin port:
@@ -60,6 +63,7 @@ type Config struct {
 //	/readyz        200 or 503, with the state of each check as JSON
 //	/metrics       in Prometheus' formats
 //	/debug/pprof/  profiles of net/http/pprof
+//	/status        the status page, and its other forms: see statusPages
 func New(cfg Config) (http.Handler, error) {
 	if cfg.Gatherer == nil || cfg.Log == nil {
 		return nil, errors.New("make admin handler: gatherer and log are required")
@@ -77,6 +81,9 @@ func New(cfg Config) (http.Handler, error) {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	if cfg.Status != nil {
+		(&statusPages{ask: cfg.Status}).register(mux)
+	}
 	return mux, nil
 }
 

@@ -35,7 +35,7 @@ func house() []floor {
 		{pkg: "mirror/upstream", ours: []string{"internal/oci"}},
 		{pkg: "central", ours: []string{"internal/oci", "internal/status", "store"}, not: []string{"net/http"}},
 		{pkg: "central/auth", ours: []string{"internal/oci"}},
-		{pkg: "central/admission", ours: []string{"internal/policy", "internal/policy/workload", "internal/status"}},
+		{pkg: "central/admission", ours: []string{"internal/policy", "internal/policy/workload"}},
 		{pkg: "central/admission/certificate"},
 		{pkg: "bottlerocket"},
 		{pkg: "nodeconfig", ours: []string{"bottlerocket"}},
