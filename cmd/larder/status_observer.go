@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"github.com/sirupsen/logrus"
 
 	"github.com/larder-registry/larder/internal/admin"
@@ -139,7 +138,15 @@ func (o *observer) count() *tally {
 	by := map[string]*status.Traffic{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			t.take(f.GetName(), labelsOf(m), int64(m.GetCounter().GetValue()+m.GetGauge().GetValue()), by)
+			label := func(name string) string {
+				for _, pair := range m.GetLabel() {
+					if pair.GetName() == name {
+						return pair.GetValue()
+					}
+				}
+				return ""
+			}
+			t.take(f.GetName(), label, int64(m.GetCounter().GetValue()+m.GetGauge().GetValue()), by)
 		}
 	}
 	for _, one := range by {
@@ -203,17 +210,6 @@ func (t *tally) take(name string, label func(string) string, n int64, by map[str
 		t.reviews[label("decision")] += n
 	case "larder_policy_revision_info":
 		t.revision = label("revision")
-	}
-}
-
-func labelsOf(m *dto.Metric) func(string) string {
-	return func(name string) string {
-		for _, pair := range m.GetLabel() {
-			if pair.GetName() == name {
-				return pair.GetValue()
-			}
-		}
-		return ""
 	}
 }
 

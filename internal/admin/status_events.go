@@ -89,7 +89,7 @@ func (p *statusPages) send(w http.ResponseWriter, wire *http.ResponseController,
 		return err
 	}
 	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false) // it is no part of a page here
+	encoder.SetEscapeHTML(false)              // it is no part of a page here
 	if err := encoder.Encode(c); err != nil { // ends the line
 		return err
 	}
