@@ -49,10 +49,10 @@ func (f lineFormatter) field(line []byte, key string, value any) []byte {
 	return f.separate(appendValue(f.key(line, key), value, f.json))
 }
 
-// key appends a field's name, up to its value.
+// key appends a field's name, up to its value. Names are our own: plain words.
 func (f lineFormatter) key(line []byte, key string) []byte {
 	if f.json {
-		return append(appendText(line, key, true), ':')
+		return append(append(append(line, '"'), key...), `":`...)
 	}
 	return append(append(line, key...), '=')
 }

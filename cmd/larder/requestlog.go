@@ -14,9 +14,12 @@ import (
 // wait with them.
 const maxUnwritten = 256 << 10
 
+// gather is how long lines gather after others were written. The first after a
+// quiet moment is written at once.
+const gather = 5 * time.Millisecond
+
 // requestLog writes the access log's lines of requests that went well, in the
-// form in which logrus writes all others. While one lot of lines is being written
-// the next gathers, so that under load a line costs no system call of its own.
+// form in which logrus writes all others. They are written together, so that under load a line costs no system call of its own.
 type requestLog struct {
 	format lineFormatter
 	out    io.Writer
@@ -80,24 +83,34 @@ func (l *requestLog) service() rungroup.Service {
 		Run: func() error {
 			defer close(done)
 			var spare []byte
+			pause := time.NewTimer(gather)
+			defer pause.Stop()
 			for {
-				spare = l.write(spare)
 				select {
 				case <-l.kick:
 				case <-l.stopped:
 					l.write(spare)
 					return nil
 				}
+				spare = l.write(spare)
+				pause.Reset(gather)
+				select {
+				case <-pause.C:
+				case <-l.stopped:
+				}
 			}
 		},
-		Stop: func(ctx context.Context) error {
+		Stop: func(context.Context) error {
 			close(l.stopped)
+			// However late it is: the last lines say how it ended. Who reads
+			// them may not keep the process from ending, though.
+			patience := time.NewTimer(linger / 2)
+			defer patience.Stop()
 			select {
 			case <-done:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
+			case <-patience.C:
 			}
+			return nil
 		},
 	}
 }

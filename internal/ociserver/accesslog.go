@@ -165,12 +165,13 @@ func (h *handler) count(x *exchange, outcome oci.Outcome) {
 	if word == "" {
 		word = "none"
 	}
-	h.metrics.requests.WithLabelValues(registry, x.kind(), word, strconv.Itoa(x.w.status)).Inc()
-	if !x.content() || !x.w.committed || x.w.status >= http.StatusBadRequest {
-		return
+	content := x.content() && x.w.committed && x.w.status < http.StatusBadRequest
+	c := h.metrics.count(outcomeKey{registry, x.kind(), word, x.w.status}, content)
+	c.requests.Inc()
+	if content {
+		c.served.Add(float64(x.w.bytes))
+		c.firstByte.Observe(x.w.first.Sub(x.started).Seconds())
 	}
-	h.metrics.served.WithLabelValues(registry, sourceOf(outcome)).Add(float64(x.w.bytes))
-	h.metrics.firstByte.WithLabelValues(word).Observe(x.w.first.Sub(x.started).Seconds())
 }
 
 // rangeText writes a range as the Range header has it.

@@ -25,6 +25,21 @@ type exchange struct {
 	err error
 	// left: the client went away, or took no bytes, before the end.
 	left bool
+	// values holds those of the header, so that they need not be allocated one
+	// by one; n of them are in use.
+	values [12]string
+	n      int
+}
+
+// set sets a header whose name is in canonical form.
+func (x *exchange) set(header http.Header, name, value string) {
+	if x.n == len(x.values) {
+		header[name] = []string{value}
+		return
+	}
+	x.values[x.n] = value
+	x.n++
+	header[name] = x.values[x.n-1 : x.n : x.n]
 }
 
 // serve answers one request of the distribution API.
@@ -38,8 +53,8 @@ func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
 	defer h.account(x) // also when the connection is broken by a panic
 
 	header := x.w.Header()
-	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
-	header.Set("Server", "larder") // by which larder init knows its own from a stranger on the port
+	x.set(header, "Docker-Distribution-Api-Version", "registry/2.0")
+	x.set(header, "Server", "larder") // by which larder init knows its own from a stranger on the port
 	if r.ContentLength != 0 {
 		// No request served here has a body. It is not read, so that nothing
 		// can be made to wait for it.
@@ -65,18 +80,27 @@ func (h *handler) parse(x *exchange) error {
 	if len(x.r.URL.RawQuery) > maxQuery {
 		return oci.Errorf(oci.ErrNameInvalid, "the query is longer than %d bytes", maxQuery)
 	}
-	// A parameter that cannot be decoded is refused, not dropped: without its
-	// ns the request would mean another registry's content.
-	query, err := url.ParseQuery(x.r.URL.RawQuery)
-	if err != nil {
-		return oci.Errorf(oci.ErrNameInvalid, "the query is badly encoded")
+	known, ok := h.known.recall(x.r)
+	if !ok {
+		// A parameter that cannot be decoded is refused, not dropped: without its
+		// ns the request would mean another registry's content.
+		query, err := url.ParseQuery(x.r.URL.RawQuery)
+		if err != nil {
+			return oci.Errorf(oci.ErrNameInvalid, "the query is badly encoded")
+		}
+		if known.req, err = oci.ParseRequest(x.r.Method, x.r.URL.EscapedPath(), query, h.defaultRegistry); err != nil {
+			x.req = known.req
+			return err
+		}
+		known.ns = query.Get("ns")
+		h.known.note(x.r, known)
 	}
-	x.req, err = oci.ParseRequest(x.r.Method, x.r.URL.EscapedPath(), query, h.defaultRegistry)
-	if err == nil && x.req.Namespaced {
+	x.req = known.req
+	if x.req.Namespaced {
 		// The namespace as the client spelled it, which is what it compares.
-		x.w.Header().Set("OCI-Namespace", query.Get("ns"))
+		x.set(x.w.Header(), "Oci-Namespace", known.ns)
 	}
-	return err
+	return nil
 }
 
 // answer sends what was asked for. It fails with nothing sent, or with the
@@ -121,14 +145,14 @@ func (x *exchange) announce(desc oci.Descriptor, rangeHeader string) (oci.Span, 
 // describe sets the headers that say what content is.
 func (x *exchange) describe(desc oci.Descriptor) {
 	header := x.w.Header()
-	header.Set("Content-Type", desc.MediaType)
-	header.Set("Accept-Ranges", "bytes")
+	x.set(header, "Content-Type", desc.MediaType)
+	x.set(header, "Accept-Ranges", "bytes")
 	if desc.Digest != "" {
-		header.Set("Docker-Content-Digest", desc.Digest.String())
-		header.Set("ETag", etag(desc.Digest))
+		x.set(header, "Docker-Content-Digest", desc.Digest.String())
+		x.set(header, "Etag", etag(desc.Digest))
 	}
 	if desc.Size >= 0 {
-		header.Set("Content-Length", strconv.FormatInt(desc.Size, 10))
+		x.set(header, "Content-Length", strconv.FormatInt(desc.Size, 10))
 	}
 	if x.access.Outcome == oci.OutcomeStale {
 		header.Set("Age", strconv.FormatInt(int64(x.access.Age/time.Second), 10))

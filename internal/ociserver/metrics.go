@@ -1,6 +1,9 @@
 package ociserver
 
 import (
+	"strconv"
+	"sync"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/larder-registry/larder/internal/oci"
@@ -11,6 +14,46 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	served    *prometheus.CounterVec
 	firstByte *prometheus.HistogramVec
+
+	mu sync.RWMutex
+	of map[outcomeKey]counted
+}
+
+// outcomeKey is all that requests are told apart by; the registry is bounded, and
+// there are few of the rest.
+type outcomeKey struct {
+	registry, kind, outcome string
+	status                  int
+}
+
+// counted is where requests of one key are counted. served and firstByte are
+// counted for content only.
+type counted struct {
+	requests, served prometheus.Counter
+	firstByte        prometheus.Observer
+}
+
+// count returns where requests of that key are counted: looking that up by labels
+// costs as much as all else there is to counting.
+func (m *metrics) count(key outcomeKey, content bool) counted {
+	m.mu.RLock()
+	c, ok := m.of[key]
+	m.mu.RUnlock()
+	if ok && (c.served != nil || !content) {
+		return c
+	}
+	c.requests = m.requests.WithLabelValues(key.registry, key.kind, key.outcome, strconv.Itoa(key.status))
+	if content {
+		c.served = m.served.WithLabelValues(key.registry, sourceOf(oci.Outcome(key.outcome)))
+		c.firstByte = m.firstByte.WithLabelValues(key.outcome)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.of == nil {
+		m.of = make(map[outcomeKey]counted)
+	}
+	m.of[key] = c
+	return c
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

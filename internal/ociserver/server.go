@@ -76,6 +76,7 @@ type handler struct {
 	log             *logrus.Entry
 	lines           Lines
 	fields          sync.Pool // of *[]Field
+	known           known
 	metrics         *metrics
 	label           func(string) string
 	status          func(oci.Code) int // for an error code
