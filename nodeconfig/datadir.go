@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,11 +89,8 @@ func (n *Node) PrepareData(d DataDir, dry bool) (changed int, err error) {
 	case err != nil && !closed:
 		return changed, err
 	}
-	ours := func(name string) bool {
-		return slices.Contains([]string{"blobs", "index", "ingest", "uploads", "LOCK", "lost+found"}, name)
-	}
-	if !closed && len(names) > 0 && !slices.ContainsFunc(names, ours) {
-		return changed, fmt.Errorf("prepare %s: %w: %s", d.Path, ErrForeignData, strings.Join(names[:min(3, len(names))], ", "))
+	if err := foreign(names); err != nil {
+		return changed, fmt.Errorf("prepare %s: %w", d.Path, err)
 	}
 	if top.Mode().Perm()&0o700 != 0o700 {
 		g.changed++

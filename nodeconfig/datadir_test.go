@@ -69,3 +69,43 @@ func TestPrepareData(t *testing.T) {
 		t.Error("a file was taken for a directory")
 	}
 }
+
+// TestRemoveData refuses what is not a mirror's, and what a mirror works with.
+func TestRemoveData(t *testing.T) {
+	const dir = "/var/lib/larder"
+	root := t.TempDir()
+	n := nodeAt(root)
+	if removed, err := n.RemoveData(dir, false); err != nil || removed != 0 {
+		t.Errorf("nothing there: %d, %v", removed, err)
+	}
+	put(t, root, map[string]string{dir + "/blobs/sha256/ab/x": "x", dir + "/LOCK": "", "etc/passwd": "x", "file": "x"})
+	if err := os.Symlink("/etc", filepath.Join(root, dir, "blobs", "link")); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Open(filepath.Join(root, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.RemoveData(dir, false); !errors.Is(err, ErrDataInUse) || !n.exists(dir+"/blobs/sha256/ab/x") {
+		t.Errorf("in use: %v", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := n.RemoveData(dir, true); err != nil || removed != 6 || !n.exists(dir+"/blobs/sha256/ab/x") {
+		t.Errorf("dry: %d, %v", removed, err)
+	}
+	if removed, err := n.RemoveData(dir, false); err != nil || removed != 6 || n.exists(dir) {
+		t.Errorf("removed %d, %v", removed, err)
+	}
+	if _, err := n.RemoveData("/etc", false); !errors.Is(err, ErrForeignData) || !n.exists("/etc/passwd") {
+		t.Errorf("/etc: %v", err)
+	}
+	if _, err := n.RemoveData("/file", false); err == nil || !n.exists("/file") {
+		t.Errorf("a file: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type initFlags struct {
 	fallback          []string
 	registry          []string
 	prepareData       string
+	removeData        string
 	containerdConfig  string
 	containerdVersion string
 	image             string
@@ -77,6 +79,7 @@ Exit codes: 0 ok, or not configured; 1 not configured, with --require; 2 usage.`
 	flags.StringArrayVar(&f.fallback, "fallback", nil, "`URL` of a mirror to ask after this node's, before the registry itself; may be repeated")
 	flags.StringArrayVar(&f.registry, "registry", nil, "`HOST` of a registry to mirror although it has settings of its own, or because the runtime has no word for all; may be repeated")
 	flags.StringVar(&f.prepareData, "prepare-data", "", "`DIR:UID:GID`: make the mirror's directory on the node, and give it to a user that is not root")
+	flags.StringVar(&f.removeData, "remove-data", "", "with --undo: remove the mirror's directory `DIR` from the node as well, with all that is cached")
 	flags.BoolVar(&f.require, "require", false, "fail when the node cannot be configured")
 	flags.BoolVar(&f.restart, "restart", false, "restart the runtime where it has to read its configuration again")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would change, and touch nothing")
@@ -112,6 +115,9 @@ func (f initFlags) check() error {
 		if err := nodeconfig.CheckRegistry(registry); err != nil {
 			return usageErrorf("--registry %v", err)
 		}
+	}
+	if f.removeData != "" && (!f.undo || !path.IsAbs(f.removeData) || path.Clean(f.removeData) == "/") {
+		return usageErrorf("--remove-data %q: name the mirror's directory by its absolute path, together with --undo", f.removeData)
 	}
 	if f.output != "text" && f.output != "json" {
 		return usageErrorf("--output %q: write text or json", f.output)
@@ -182,6 +188,17 @@ func initNode(ctx context.Context, node *nodeconfig.Node, f initFlags, data *nod
 		}
 		defer unlock()
 	}
+	if err := configure(ctx, node, f, data, r); err != nil || f.removeData == "" {
+		return err
+	}
+	// Last: nobody is sent to the mirror any more.
+	removed, err := node.RemoveData(f.removeData, f.dryRun)
+	r.Data = &initData{Path: f.removeData, Removed: removed, removal: true}
+	return err
+}
+
+// configure is all but the end of an undo.
+func configure(ctx context.Context, node *nodeconfig.Node, f initFlags, data *nodeconfig.DataDir, r *initReport) error {
 	if data != nil && !f.undo {
 		changed, err := node.PrepareData(*data, f.dryRun)
 		if err != nil {

@@ -31,6 +31,8 @@ type initReport struct {
 type initData struct {
 	Path    string `json:"path"`
 	Changed int    `json:"changed"`
+	Removed int    `json:"removed"`
+	removal bool
 }
 
 type initChange struct {
@@ -102,7 +104,11 @@ func (r *initReport) text() string {
 		line("mirror: %s (%s)", r.Mirror, r.AddressSource)
 	}
 	if r.Data != nil {
-		line("data: %s, %s changed", r.Data.Path, count(r.Data.Changed, "entry", "entries"))
+		if r.Data.removal {
+			line("data: %s, %s removed", r.Data.Path, count(r.Data.Removed, "entry", "entries"))
+		} else {
+			line("data: %s, %s changed", r.Data.Path, count(r.Data.Changed, "entry", "entries"))
+		}
 	}
 	for _, n := range r.Notes {
 		line("note: %s", n)

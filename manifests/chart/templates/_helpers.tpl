@@ -1,10 +1,11 @@
-{{/* The name everything is called by: the release's, with "larder" in it. */}}
+{{/* The name everything is called by: the release's, with "larder" in it. What is
+put behind it has to fit into 52 characters, for a StatefulSet's pods. */}}
 {{- define "larder.name" -}}
-{{- if contains "larder" .Release.Name -}}
-{{- .Release.Name -}}
-{{- else -}}
-{{- printf "%s-larder" .Release.Name -}}
+{{- $name := .Release.Name -}}
+{{- if not (contains "larder" $name) -}}
+{{- $name = printf "%s-larder" (trunc 33 $name | trimSuffix "-") -}}
 {{- end -}}
+{{- trunc 40 $name | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* Labels that select a role's pods: (list $ "mirror"). */}}
