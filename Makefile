@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance e2e e2e-full e2e-kubernetes e2e-init vap image faults crash model check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-init vap image faults crash model check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ demo: ## Larder at work against a real registry: a table of what was saved (2 mi
 
 bench: ## against pulling directly, nginx and docker-registry: docs/performance.md
 	test/bench/run
+
+docs: ## every command of the documentation that runs on one machine, those of crane, regctl and skopeo, too
+	test/docs/run
 
 conformance: ## the distribution spec's own suite against larder central (a minute)
 	test/official/run

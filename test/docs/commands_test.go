@@ -206,7 +206,7 @@ func (l *lookup) helm(words []string) error {
 		if !given && i+1 < len(words) {
 			value = words[i+1]
 		}
-		schema, err := readSchema()
+		values, err := readSchema()
 		if err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (l *lookup) helm(words []string) error {
 		// the rest of a value.
 		for _, setting := range strings.Split(value, ",") {
 			key, _, ok := strings.Cut(setting, "=")
-			if ok && !schema.has(strings.Split(key, ".")) {
+			if ok && !has(values, values, strings.Split(key, ".")) {
 				return errors.New("the chart has no value " + key)
 			}
 		}
@@ -222,57 +222,45 @@ func (l *lookup) helm(words []string) error {
 	return nil
 }
 
-// schema is as much of a JSON schema as says which keys there are.
-type schema struct {
-	Properties           map[string]*schema `json:"properties"`
-	AdditionalProperties json.RawMessage    `json:"additionalProperties"`
-	Items                *schema            `json:"items"`
-	Ref                  string             `json:"$ref"`
-	Defs                 map[string]*schema `json:"$defs"`
-	Definitions          map[string]*schema `json:"definitions"`
-
-	top *schema
-}
-
-func readSchema() (*schema, error) {
+// readSchema reads the schema of the chart's values.
+func readSchema() (any, error) {
 	content, err := os.ReadFile(filepath.Join(root, chart, "values.schema.json"))
 	if err != nil {
 		return nil, err
 	}
-	var s schema
-	if err := json.Unmarshal(content, &s); err != nil {
-		return nil, err
-	}
-	s.top = &s
-	return &s, nil
+	var s any
+	return s, json.Unmarshal(content, &s)
 }
 
-// has follows a key's parts; open objects take any.
-func (s *schema) has(key []string) bool {
-	if len(key) == 0 {
-		return true
+// has follows a key's parts through a JSON schema, of which it knows properties,
+// items, references into it, and whether other keys are taken.
+func has(top, at any, key []string) bool {
+	object, ok := at.(map[string]any)
+	if !ok || len(key) == 0 {
+		return at != false
 	}
-	at := s
-	if name := s.Ref[strings.LastIndex(s.Ref, "/")+1:]; name != "" {
-		at = s.top.Defs[name]
-		if at == nil {
-			at = s.top.Definitions[name]
+	if ref, ok := object["$ref"].(string); ok {
+		to := top
+		for part := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {
+			step, ok := to.(map[string]any)
+			if !ok {
+				return false
+			}
+			to = step[part]
 		}
-		if at == nil {
-			return false
-		}
+		return has(top, to, key)
 	}
 	name, _, index := strings.Cut(key[0], "[")
-	next, ok := at.Properties[name]
+	properties, _ := object["properties"].(map[string]any)
+	next, ok := properties[name]
 	if !ok {
-		return string(at.AdditionalProperties) != "false"
+		more, given := object["additionalProperties"]
+		return !given || more != false
 	}
-	next.top = s.top
-	if index && next.Items != nil {
-		next.Items.top = s.top
-		next = next.Items
+	if items, ok := next.(map[string]any); ok && index {
+		next = items["items"]
 	}
-	return next.has(key[1:])
+	return has(top, next, key[1:])
 }
 
 // TestFlagTables: the reference describes no flag that there is not. That it

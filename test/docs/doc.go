@@ -26,6 +26,7 @@
 //	<!-- file: PATH -->            not a command: the block is put there as a file
 //	<!-- fresh -->                 begins in namespaces of its own
 //	<!-- setup: COMMAND -->        is run first; what a reader has and we have not
+//	<!-- said: NAME -->            text that testdata/said/NAME.sh has the binary say
 //
 // Where to look next: page.go reads pages, shell.go commands.
 package docs

@@ -16,7 +16,7 @@ func (s sandbox) files(w *world) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=512m,mode=0755,huge=never"); err != nil {
+	if err := unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=4g,mode=0755,huge=never"); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
 	at := func(name string) string { return filepath.Join(s.Dir, name) }

@@ -8,7 +8,7 @@ import (
 
 // kinds are the marks there are; the package's description says what each means.
 func kinds() []string {
-	return []string{"needs", "tested", "exit", "serves", "file", "fresh", "setup"}
+	return []string{"needs", "tested", "exit", "serves", "file", "fresh", "setup", "said"}
 }
 
 func known(kind string) bool { return slices.Contains(kinds(), kind) }
@@ -54,6 +54,11 @@ func (b Block) Check() error {
 		case "file":
 			if b.Command() || m.Value == "" {
 				return fmt.Errorf("file: is for blocks that are no commands, and names a path")
+			}
+			continue
+		case "said":
+			if b.Language != "text" {
+				return fmt.Errorf("said: is for text")
 			}
 			continue
 		case "fresh", "setup":

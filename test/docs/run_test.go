@@ -65,36 +65,34 @@ func sandboxes(p Page) []sandbox {
 		if _, ok := b.Find("fresh"); ok {
 			flush()
 		}
+		where := fmt.Sprintf("%s:%d", p.Name, b.Line)
+		if file, ok := b.Find("file"); ok {
+			s.Script += fmt.Sprintf("at %s\nmkdir -p \"$(dirname %[2]s)\"\ncat >%[2]s <<'END-OF-FILE'\n%[3]sEND-OF-FILE\n", where, file, b.Text)
+		}
+		if !b.Command() || !runs(b) {
+			continue
+		}
 		for _, m := range b.Marks {
 			if m.Kind == "setup" {
 				s.Script += fmt.Sprintf("at %s:%d\n%s\n", p.Name, m.Line, m.Value)
 			}
 		}
-		where := fmt.Sprintf("%s:%d", p.Name, b.Line)
-		if file, ok := b.Find("file"); ok {
-			s.Script += fmt.Sprintf("at %s\nmkdir -p \"$(dirname %[2]s)\"\ncat >%[2]s <<'END-OF-FILE'\n%[3]sEND-OF-FILE\n", where, file, b.Text)
-		}
-		if !b.Command() {
-			continue
-		}
-		if _, ok := b.Find("tested"); ok {
-			continue
-		}
-		switch b.Needs() {
-		case "":
-		case "clients":
-			if *clients == "" {
-				continue
-			}
+		if b.Needs() == "clients" {
 			s.Path = []string{*clients}
-		default:
-			continue
 		}
 		commands = true
 		s.add(where, b)
 	}
 	flush()
 	return all
+}
+
+// runs reports whether a block is run here.
+func runs(b Block) bool {
+	if _, ok := b.Find("tested"); ok {
+		return false
+	}
+	return b.Needs() == "" || b.Needs() == "clients" && *clients != ""
 }
 
 // add appends a block's commands to the script.

@@ -193,16 +193,16 @@ func (s sandbox) network() error {
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, up); err != nil {
 		return fmt.Errorf("bring loopback up: %w", err)
 	}
-	for i, address := range addresses() {
+	for i := range sites() {
 		alias, err := unix.NewIfreq(fmt.Sprintf("lo:%d", i+1))
 		if err != nil {
 			return err
 		}
-		if err := alias.SetInet4Addr(address.AsSlice()); err != nil {
+		if err := alias.SetInet4Addr(address(i).AsSlice()); err != nil {
 			return err
 		}
 		if err := unix.IoctlIfreq(fd, unix.SIOCSIFADDR, alias); err != nil {
-			return fmt.Errorf("add %v: %w", address, err)
+			return fmt.Errorf("add %v: %w", address(i), err)
 		}
 	}
 	return nil

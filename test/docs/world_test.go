@@ -2,18 +2,11 @@ package docs
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -21,7 +14,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/larder-registry/larder/test/registry"
 )
@@ -29,49 +21,67 @@ import (
 // world is what a sandbox finds on its network: registries under the names that the
 // pages use, with certificates that its machine trusts.
 type world struct {
-	ca, cert, key []byte
+	ca, cert, key []byte // what the machine trusts, and a pair for a page's own server
 	servers       []*http.Server
 	registries    []*registry.Server
 	serving       sync.WaitGroup
 }
 
-// Addresses of a network that is for documentation (RFC 5737). They exist in the
-// sandbox's namespace only.
-var (
-	publicAddress  = netip.MustParseAddr("198.51.100.1")
-	privateAddress = netip.MustParseAddr("198.51.100.2")
-	ownAddress     = netip.MustParseAddr("198.51.100.3")
-)
+// site is one registry of the world.
+type site struct {
+	name string   // for people
+	dns  []string // the names by which it is found
+	// certificate is the world's own unless it says stranger or expired.
+	certificate string
+	opts        registry.Options
+	faults      func() []registry.Fault
+	// silent has nobody listening: connections are refused.
+	silent bool
+}
 
-func addresses() []netip.Addr { return []netip.Addr{publicAddress, privateAddress, ownAddress} }
-
-// names says who is found where. Own is what the page itself starts.
-func names() map[netip.Addr][]string {
-	return map[netip.Addr][]string{
-		publicAddress:  {"registry-1.docker.io", "docker.io", "index.docker.io", "ghcr.io", "quay.io", "registry.k8s.io"},
-		privateAddress: {"private.example"},
-		ownAddress:     {"registry.example", "trow.example"},
+// sites are the registries there are; each has an address of its own.
+func sites() []site {
+	always := func(f registry.Fault) func() []registry.Fault {
+		return func() []registry.Fault { return []registry.Fault{f} }
+	}
+	return []site{
+		{name: "public", dns: []string{"registry-1.docker.io", "docker.io", "index.docker.io", "ghcr.io", "quay.io", "registry.k8s.io", "public.ecr.aws"}},
+		{name: "private", dns: []string{"private.example"}, opts: registry.Options{Users: map[string]string{"acme": "secret"}, Basic: true}},
+		{name: "what a page starts itself", dns: []string{"registry.example", "trow.example", "larder.example"}, silent: true},
+		{name: "nobody there", dns: []string{"down.example"}, silent: true},
+		{name: "too many requests", dns: []string{"busy.example"}, faults: always(registry.Fault{Status: http.StatusTooManyRequests, RetryAfter: "3600"})},
+		{name: "wrong bytes", dns: []string{"corrupt.example"}, faults: always(registry.Fault{On: registry.Blobs, Flip: true, At: -1})},
+		{name: "a stranger's certificate", dns: []string{"internal.example"}, certificate: "stranger"},
+		{name: "an old certificate", dns: []string{"expired.example"}, certificate: "expired"},
+		{name: "down once one has its images", dns: []string{"fading.example"}, faults: always(registry.Fault{On: registry.Manifests, Method: http.MethodHead, Status: http.StatusServiceUnavailable})},
 	}
 }
+
+// address of the i-th site, in a network that is for documentation (RFC 5737). It
+// exists in the sandbox's namespace only.
+func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}) }
 
 // newWorld starts the registries. The caller calls close, which ends what serves.
 func newWorld() (*world, error) {
 	w := &world{}
-	pair, err := w.certificates()
+	pairs, err := w.certificates()
 	if err != nil {
 		return nil, fmt.Errorf("make certificates: %w", err)
 	}
-	for address, opts := range map[netip.Addr]registry.Options{
-		publicAddress:  {},
-		privateAddress: {Users: map[string]string{"acme": "secret"}, Basic: true},
-	} {
-		r, err := registry.New(opts)
+	for i, s := range sites() {
+		if s.silent {
+			continue
+		}
+		r, err := registry.New(s.opts)
 		if err != nil {
 			return nil, err
 		}
 		w.registries = append(w.registries, r)
 		stock(r)
-		if err := w.serve(address, pair, r.URL()); err != nil {
+		if s.faults != nil {
+			r.Set(s.faults()...)
+		}
+		if err := w.serve(address(i), pairs[s.certificate], r.URL()); err != nil {
 			return nil, err
 		}
 	}
@@ -80,7 +90,7 @@ func newWorld() (*world, error) {
 
 // stock gives a registry the images that pages pull.
 func stock(r *registry.Server) {
-	for i, name := range []string{"library/alpine:3.20", "library/nginx:1.27", "pause:3.10", "acme/app:v1", "acme/app:v2"} {
+	for i, name := range []string{"library/alpine:3.20", "docker/library/alpine:3.20", "library/nginx:1.27", "pause:3.10", "acme/app:v1", "acme/app:v2"} {
 		repo, tag, _ := strings.Cut(name, ":")
 		seed := uint64(10 * i)
 		image := r.AddImage(repo, "", registry.NewLayer(seed, 64<<10), registry.NewLayer(seed+1, 32<<10))
@@ -126,55 +136,13 @@ func (w *world) close() {
 	}
 }
 
-// certificates makes an authority, and one certificate of it for every name.
-func (w *world) certificates() (tls.Certificate, error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the sandbox's authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "registry.example"},
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-	}
-	for _, list := range names() {
-		leaf.DNSNames = append(leaf.DNSNames, list...)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	w.ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
-	w.cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	w.key = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	return tls.X509KeyPair(w.cert, w.key)
-}
-
 // files are the files of the sandbox that the world and its machine consist of, by
 // their names without the first slash.
 func (w *world) files() map[string]string {
 	var hosts bytes.Buffer
 	fmt.Fprintln(&hosts, "127.0.0.1 localhost\n::1 localhost")
-	for address, list := range names() {
-		fmt.Fprintln(&hosts, address, strings.Join(list, " "))
+	for i, site := range sites() {
+		fmt.Fprintln(&hosts, address(i), strings.Join(site.dns, " "))
 	}
 	return map[string]string{
 		"etc/hosts":                         hosts.String(),

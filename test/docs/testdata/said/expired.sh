@@ -1,0 +1,3 @@
+mirror
+ask expired.example acme/app/manifests/v1
+cat mirror.log

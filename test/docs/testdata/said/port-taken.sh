@@ -1,0 +1,2 @@
+mirror
+larder mirror --data-dir /var/lib/other || true
