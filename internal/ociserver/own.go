@@ -53,7 +53,8 @@ type Referrals interface {
 // own answers a registry's requests for its own content.
 type own struct {
 	*handler
-	cfg OwnConfig
+	cfg  OwnConfig
+	near *near
 }
 
 // NewOwn makes the handler for the port of a registry that can be pushed to:
@@ -63,7 +64,7 @@ func NewOwn(cfg OwnConfig) (http.Handler, error) {
 		cfg.Authorizer == nil || cfg.Log == nil {
 		return nil, errors.New("make registry handler: the registry, an authorizer and a log are required")
 	}
-	o := &own{cfg: cfg, handler: newHandler(Config{
+	o := &own{cfg: cfg, near: newNear(), handler: newHandler(Config{
 		Reader: cfg.Reader, Lister: cfg.Lister, Ready: cfg.Ready, StallTimeout: cfg.StallTimeout, Log: cfg.Log, Registerer: cfg.Registerer,
 	})}
 	o.handler.status = ownStatusOf
@@ -97,6 +98,7 @@ type ownExchange struct {
 func (o *own) serve(inner http.ResponseWriter, r *http.Request) {
 	x := &ownExchange{exchange: &exchange{w: newResponse(inner, o.stallTimeout), r: r, started: time.Now()}}
 	x.access.Taken = r.Method == http.MethodGet
+	x.w.near = o.near.of(r)
 	x.body = newBody(r.Body, x.w.control, o.stallTimeout)
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	switch {

@@ -25,6 +25,8 @@ type response struct {
 	inner        http.ResponseWriter
 	control      *http.ResponseController
 	stallTimeout time.Duration
+	// near sends files in the place of the inner writer, if it is not nil.
+	near *near
 
 	// status is what the first write sends, or was sent once committed.
 	status    int
@@ -89,7 +91,10 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 		w.push()
 		want := min(rest.N, section)
 		part.N = want
-		n, err := inner.ReadFrom(part)
+		n, done, err := w.near.send(w.inner, part)
+		if !done {
+			n, err = inner.ReadFrom(part)
+		}
 		rest.N -= n
 		total += n
 		w.bytes += n

@@ -116,6 +116,8 @@ type watchLog struct {
 	deadline time.Time
 	late     int   // ReadFroms under an old deadline
 	largest  int64 // ReadFrom
+	// begun is told when a file begins to be sent, if it is not nil.
+	begun chan<- struct{}
 }
 
 func (c *watchedConn) Write(p []byte) (int, error) {
@@ -145,6 +147,12 @@ func (c *watchedConn) ReadFrom(src io.Reader) (int64, error) {
 	c.log.mu.Lock()
 	if time.Until(c.log.deadline) < patience { // of a minute
 		c.log.late++
+	}
+	if file && c.log.begun != nil {
+		select {
+		case c.log.begun <- struct{}{}:
+		default:
+		}
 	}
 	c.log.mu.Unlock()
 	n, err := c.TCPConn.ReadFrom(src)
