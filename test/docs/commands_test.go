@@ -19,7 +19,7 @@ const chart = "manifests/chart"
 // subcommands and flags, make's targets, files and directories of the repository,
 // the chart's values.
 func TestCommands(t *testing.T) {
-	l := lookup{help: map[string]string{}}
+	l := lookup{binary: binary(t), help: map[string]string{}}
 	looked := 0
 	for _, p := range pages(t) {
 		if record(p) {
@@ -65,8 +65,9 @@ func typed(text string) string {
 
 // lookup knows what there is to be named in a command.
 type lookup struct {
-	mu   sync.Mutex
-	help map[string]string // by the words that lead to it
+	binary string
+	mu     sync.Mutex
+	help   map[string]string // by the words that lead to it
 }
 
 func (l *lookup) command(words []string) error {
@@ -90,7 +91,7 @@ func (l *lookup) helpOf(path string) string {
 	if text, ok := l.help[path]; ok {
 		return text
 	}
-	out, err := exec.Command(binary, append(strings.Fields(path), "--help")...).Output()
+	out, err := exec.Command(l.binary, append(strings.Fields(path), "--help")...).Output()
 	text := string(out)
 	// For a word that is no command, cobra gives the help of those before it.
 	if err != nil || path != "" && !strings.Contains(text, "larder "+path+" ") && !strings.Contains(text, "larder "+path+"\n") {
@@ -266,7 +267,7 @@ func has(top, at any, key []string) bool {
 // TestFlagTables: the reference describes no flag that there is not. That it
 // describes all there are is tested in cmd/larder.
 func TestFlagTables(t *testing.T) {
-	l := lookup{help: map[string]string{}}
+	l := lookup{binary: binary(t), help: map[string]string{}}
 	content, err := os.ReadFile(filepath.Join(root, "docs/configuration.md"))
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -17,8 +18,28 @@ var clients = flag.String("clients", "", "a list of directories with skopeo, cra
 // root is the repository, seen from here.
 const root = "../.."
 
-// binary is the larder that is documented; TestMain sets it once.
-var binary string
+// scratch is where the binary is built; TestMain makes and removes it.
+var scratch string
+
+// build makes the larder that is documented, once and only for tests that run it.
+var build = sync.OnceValues(func() (string, error) {
+	name := filepath.Join(scratch, "larder")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", name, "github.com/larder-registry/larder/cmd/larder")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build larder: %w\n%s", err, out)
+	}
+	return name, nil
+})
+
+func binary(t *testing.T) string {
+	t.Helper()
+	name, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == inside {
@@ -29,14 +50,9 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	binary = filepath.Join(dir, "larder")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/larder-registry/larder/cmd/larder")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	code := 1
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build larder:", err)
-	} else if code = m.Run(); code == 0 {
+	scratch = dir
+	code := m.Run()
+	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1

@@ -51,6 +51,7 @@ func (b Block) Check() error {
 			if !slices.Contains(needs(), strings.TrimSpace(what)) || strings.TrimSpace(why) == "" {
 				return fmt.Errorf("needs: %q: write one of %s, a comma, and why", m.Value, strings.Join(needs(), ", "))
 			}
+			continue
 		case "file":
 			if b.Command() || m.Value == "" {
 				return fmt.Errorf("file: is for blocks that are no commands, and names a path")

@@ -41,7 +41,7 @@ type expectation struct{ Where, Text string }
 // run runs the sandbox to its end and gives its output. An error has it, too.
 func (s sandbox) run(t *testing.T) (string, error) {
 	t.Helper()
-	s.Dir, s.Binary = t.TempDir(), binary
+	s.Dir, s.Binary = t.TempDir(), binary(t)
 	spec, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)

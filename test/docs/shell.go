@@ -39,6 +39,32 @@ type lexer struct {
 	word     strings.Builder
 	begun    bool // there is a word, if only an empty one in quotes
 	quote    rune // the quote it is in, or 0
+	outer    []outer
+}
+
+// outer is the command around a substitution.
+type outer struct {
+	words []string
+	word  string
+	quote rune
+}
+
+// enter begins a substitution, leave ends it and goes on with the command around it.
+func (l *lexer) enter() {
+	l.outer = append(l.outer, outer{l.words, l.word.String(), l.quote})
+	l.words, l.begun, l.quote = nil, false, 0
+	l.word.Reset()
+}
+
+func (l *lexer) leave() {
+	l.finish()
+	if len(l.outer) == 0 {
+		return
+	}
+	o := l.outer[len(l.outer)-1]
+	l.outer = l.outer[:len(l.outer)-1]
+	l.words, l.quote, l.begun = o.words, o.quote, true
+	l.word.WriteString(o.word)
 }
 
 func (l *lexer) endWord() {
@@ -72,10 +98,10 @@ func (l *lexer) line(line string) {
 		case l.quote == '\'':
 			l.word.WriteRune(r)
 		case r == '$' && i+1 < len(runes) && runes[i+1] == '(':
-			// What is substituted is a command of its own; in double quotes,
-			// too.
-		case r == '(' && i > 0 && runes[i-1] == '$', r == ')' && l.quote == 0:
-			l.finish()
+			l.enter() // a command of its own; in double quotes, too
+		case r == '(' && i > 0 && runes[i-1] == '$':
+		case r == ')' && l.quote == 0:
+			l.leave()
 		case l.quote != 0:
 			l.word.WriteRune(r)
 		case r == '\'' || r == '"':
