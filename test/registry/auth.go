@@ -96,11 +96,7 @@ func (s *Server) refuseBearer(r *http.Request, repo string) *refusal {
 // checkToken checks a bearer token, and returns the challenge for one that does
 // not do.
 func (s *Server) checkToken(r *http.Request, repo string) (challenge string, ok bool) {
-	realm := s.realm()
-	if s.opts.ECRPublic {
-		realm = s.scheme() + "://" + r.Host + "/token"
-	}
-	challenge = fmt.Sprintf(`Bearer realm="%s",service="registry"`, realm)
+	challenge = fmt.Sprintf(`Bearer realm="%s",service="registry"`, s.realm(r))
 	if repo != "" {
 		challenge += fmt.Sprintf(`,scope="repository:%s:pull"`, repo)
 	}
@@ -145,20 +141,26 @@ func (s *Server) anonymous(repo string) bool {
 	return slices.Contains(s.opts.Anonymous, repo)
 }
 
-func (s *Server) realm() string {
+// realm is where a client gets a token: on the host it asked, by the name it
+// asked for, or at the token server's own address.
+func (s *Server) realm(r *http.Request) string {
+	if s.opts.TokenOnHost {
+		return s.scheme() + "://" + r.Host + "/token"
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	host := s.token.addr
-	if s.opts.TokenOnHost {
-		host = s.main.addr
-	}
-	return s.scheme() + "://" + host + "/token"
+	return s.scheme() + "://" + s.token.addr + "/token"
 }
 
 // serveToken is the token server (distribution spec, token authentication):
-// GET with the scope in the query and perhaps Basic credentials.
+// GET with the scope in the query and perhaps Basic credentials. It does not
+// speak OAuth 2, whose clients POST, and GET when that is not allowed.
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.serve(w, r, Request{Kind: Tokens}, func(a *answer, _ Fault) {
+		if r.Method != http.MethodGet {
+			a.fail(http.StatusMethodNotAllowed)
+			return
+		}
 		user, password, sent := r.BasicAuth()
 		if sent && !s.known(user, password) {
 			a.Header().Set("WWW-Authenticate", `Basic realm="token"`)

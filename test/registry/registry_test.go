@@ -219,6 +219,12 @@ func TestTokens(t *testing.T) {
 			}
 			return "Bearer " + v.Token
 		}
+		if (realm == s.URL()+"/token") != onHost {
+			t.Errorf("realm %s of a registry at %s", realm, s.URL())
+		}
+		if r := do(t, s, http.MethodPost, realm); r.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("POST is answered %d: clients would not ask by GET", r.StatusCode)
+		}
 		mustGet(t, s, 401, path, "Authorization", fetch())
 		mustGet(t, s, 401, realm, "Authorization", "Basic dTp3cm9uZw==")
 		token := fetch("Authorization", "Basic dTpw")
