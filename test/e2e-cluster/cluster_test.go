@@ -1,11 +1,8 @@
 package cluster
 
 import (
-	"fmt"
-	"os"
-	"strings"
+	"bytes"
 	"testing"
-	"time"
 
 	"github.com/larder-registry/larder/test/registry"
 )
@@ -15,48 +12,58 @@ const mebibyte = 1 << 20
 // suite is what the parts of the test share.
 type suite struct {
 	*cluster
-	up          *registry.Server
-	authorities []byte
+	up        *registry.Server
+	ca        *authority
+	untouched snapshot // the node before Larder
 }
 
 // TestCluster is one story in parts: each goes on where the one before ended.
 func TestCluster(t *testing.T) {
-	up := startUpstream(t)
-	for _, repo := range []string{"pause", "before", "app"} {
-		up.SetAnonymous("larder-registry/larder", "pause", "before", "app")
-		addImage(t, up, repo, "1", registry.NewLayer(1, 3*mebibyte))
-	}
-	addLarder(t, up, "larder-registry/larder", "0.1.0", "first", up.CAPEM())
-	s := &suite{cluster: startControlPlane(t), up: up, authorities: up.CAPEM()}
+	s := &suite{up: startUpstream(t), ca: newAuthority(t)}
+	trust(t, s.ca.pem())
+	authorities := bytes.Join([][]byte{s.up.CAPEM(), s.ca.pem()}, nil)
+	addLarder(t, s.up, "larder-registry/larder", "0.1.0", "first", authorities)
+	addLarder(t, s.up, "larder-registry/larder", "0.1.1", "second", authorities)
+	s.up.SetAnonymous(append([]string{"larder-registry/larder"}, s.addPublic(t)...)...)
+
+	s.cluster = startControlPlane(t, s.ca)
 	s.startNode(t, pauseImage)
-	before := pod{"default", "before", example + "/before:1", "", ""}
+	before := pod{namespace: "default", name: "before", image: example + "/before:1"}
 	s.start(t, before)
 	s.runs(t, before)
+	s.remove(t, before)
+	s.untouched = takeSnapshot(t)
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T, *suite)
 	}{
 		{"install", install},
+		{"accepted", accepted},
+		{"pulls", pulls},
+		{"killed", killed},
+		{"rolled", rolled},
+		{"private", private},
+		{"uninstall", uninstall},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(t, s) }) {
-			t.Fatalf("without %s the rest says nothing", part.name)
+			t.Fatalf("the parts after %s are not tried", part.name)
 		}
 	}
 }
 
-// install applies the rendered manifests, as they are.
-func install(t *testing.T, s *suite) {
-	began := time.Now()
-	s.do(t, "apply", "-k", "../../manifests/mirror")
-	s.mirrorReady(t)
-	t.Logf("from kubectl apply to a ready mirror: %v", time.Since(began).Round(time.Millisecond))
-	hosts, err := os.ReadFile(hostsTOML)
-	if err != nil || !strings.Contains(string(hosts), "http://127.0.0.1:8000") {
-		t.Fatalf("init has not told containerd: %v: %s", err, hosts)
+// addPublic gives the upstream the images that everybody may have, and returns
+// their repositories.
+func (s *suite) addPublic(t *testing.T) []string {
+	t.Helper()
+	repos := []string{"pause", "before"}
+	addImage(t, s.up, "pause", "1")
+	addImage(t, s.up, "before", "1")
+	repos = append(repos, "app")
+	addImage(t, s.up, "app", "1", registry.NewLayer(1, appLayer))
+	for i := range uint64(crowd) {
+		repos = append(repos, crowdRepo("killed", i), crowdRepo("rolled", i))
+		addImage(t, s.up, crowdRepo("killed", i), "1", registry.NewLayer(100+i, crowdLayer))
+		addImage(t, s.up, crowdRepo("rolled", i), "1", registry.NewLayer(200+i, crowdLayer))
 	}
-	fmt.Println(string(hosts))
-	p := pod{"default", "app", example + "/app:1", "", ""}
-	s.start(t, p)
-	s.runs(t, p)
-	fmt.Println(describe(s.up.Requests()))
+	return repos
 }

@@ -1,15 +1,9 @@
 package cluster
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"os/exec"
@@ -63,11 +57,17 @@ func program(name string) string { return filepath.Join(*kubernetesFlag, name) }
 
 // startControlPlane starts etcd, the API server, the controllers and the
 // scheduler, and waits until pods can be made.
-func startControlPlane(t testing.TB) *cluster {
+func startControlPlane(t testing.TB, ca *authority) *cluster {
 	t.Helper()
 	c := &cluster{dir: t.TempDir()}
 	in := func(name string) string { return filepath.Join(c.dir, name) }
-	pool := c.certificates(t)
+	cert, key := ca.server(t, "kubernetes.default.svc", "127.0.0.1", nodeIP, apiService)
+	write(t, in("ca.crt"), string(ca.pem()))
+	write(t, in("server.crt"), string(cert))
+	write(t, in("server.key"), string(key))
+	write(t, in("sa.key"), string(keyPEM(t, newKey(t))))
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
 	write(t, in("tokens.csv"), admin+`,admin,admin,"system:masters"`+"\n"+
 		kubelet+",system:node:"+nodeName+","+nodeName+`,"system:nodes"`+"\n")
 	for _, user := range []string{admin, kubelet} {
@@ -113,57 +113,4 @@ users: [{name: u, user: {token: %q}}]
 		return err
 	})
 	return c
-}
-
-// certificates makes the cluster's authority, the API server's certificate and
-// the key for service accounts.
-func (c *cluster) certificates(t testing.TB) *x509.CertPool {
-	t.Helper()
-	issue := func(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if parent == nil {
-			parent, parentKey = template, key
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cert, key
-	}
-	save := func(name, kind string, der []byte, err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(c.dir, name), string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
-	}
-	begin, end := time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-	ca, caKey := issue(&x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "cluster"}, NotBefore: begin, NotAfter: end,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, nil, nil)
-	cert, key := issue(&x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"}, NotBefore: begin, NotAfter: end,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(nodeIP), net.ParseIP(apiService)},
-		DNSNames:    []string{"kubernetes.default.svc"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, ca, caKey)
-	accounts, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	save("ca.crt", "CERTIFICATE", ca.Raw, nil)
-	save("server.crt", "CERTIFICATE", cert.Raw, nil)
-	der, err := x509.MarshalECPrivateKey(key)
-	save("server.key", "EC PRIVATE KEY", der, err)
-	der, err = x509.MarshalECPrivateKey(accounts)
-	save("sa.key", "EC PRIVATE KEY", der, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
-	return pool
 }

@@ -32,6 +32,7 @@ cgroupDriver: cgroupfs
 failCgroupV1: false
 failSwapOn: false
 oomScoreAdj: 0
+podLogsDir: %s
 serializeImagePulls: false
 maxParallelImagePulls: 4
 # So that the mirror can be killed again before minutes have passed.
@@ -66,7 +67,7 @@ func (c *cluster) startNode(t testing.TB, pause string) {
 		return err
 	})
 	in := func(name string) string { return filepath.Join(c.dir, name) }
-	write(t, in("kubelet.yaml"), kubeletConfig)
+	write(t, in("kubelet.yaml"), fmt.Sprintf(kubeletConfig, filepath.Join(*logsFlag, "pods")))
 	write(t, in("proxy.yaml"), fmt.Sprintf(proxyConfig, pods, nodeName, in("admin.kubeconfig")))
 	spawn(t, program("kube-proxy"), "--config", in("proxy.yaml"))
 	spawn(t, program("kubelet"), "--config", in("kubelet.yaml"), "--kubeconfig", in("kubelet.kubeconfig"),

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -107,12 +108,33 @@ func (c *cluster) remove(t testing.TB, all ...pod) {
 	}
 }
 
-// forget has containerd forget an image, as kubelet's garbage collection does.
+// forget has containerd forget an image under all its names, as kubelet's
+// garbage collection does, and wait until its layers are gone.
 func (c *cluster) forget(t testing.TB, image string) {
 	t.Helper()
-	if _, err := c.tool(t, *binFlag+"/ctr", "", "--namespace", "k8s.io", "images", "rm", "--sync", image); err != nil {
-		t.Fatal(err)
+	ctr := func(args ...string) string {
+		out, err := c.tool(t, filepath.Join(*binFlag, "ctr"), "", append([]string{"--namespace", "k8s.io", "images"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
 	}
+	digests := map[string]string{} // by name: the third word of a line
+	for line := range strings.Lines(ctr("ls")) {
+		if words := strings.Fields(line); len(words) > 2 {
+			digests[words[0]] = words[2]
+		}
+	}
+	if digests[image] == "" {
+		t.Fatalf("containerd has no %s, but %v", image, digests)
+	}
+	args := []string{"rm", "--sync"}
+	for name, digest := range digests {
+		if digest == digests[image] {
+			args = append(args, name)
+		}
+	}
+	ctr(args...)
 }
 
 // event is something that happened to an object.
