@@ -107,6 +107,9 @@ items:
   roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: pushes-images}
   subjects: [{kind: ServiceAccount, name: ci, namespace: team-a}]
 `, "apply", "-f", "-")
+	c.granted(t, "larder", "registry", `"resourceAttributes": {"group": "authentication.k8s.io", "resource": "tokenreviews", "verb": "create"}`)
+	c.granted(t, "larder", "registry", `"resourceAttributes": {"group": "authorization.k8s.io", "resource": "subjectaccessreviews", "verb": "create"}`)
+	c.granted(t, "team-a", "ci", `"resourceAttributes": {"group": "registry.larder.dev", "resource": "repositories", "verb": "push", "name": "app", "namespace": "team-a"}`)
 	dir = t.TempDir()
 	write(t, dir, "token", c.token(t, "larder", "registry"))
 	ca, err := os.ReadFile(c.ca)
@@ -115,6 +118,27 @@ items:
 	}
 	write(t, dir, "ca.crt", string(ca))
 	return dir
+}
+
+// granted waits until the API server knows that an account may do something: it
+// hears of roles a moment after they are made. Whoever is refused meanwhile may
+// remember that, as the registry does. attributes are those of a
+// SubjectAccessReview, in JSON.
+func (c *cluster) granted(t testing.TB, namespace, account, attributes string) {
+	t.Helper()
+	review := fmt.Sprintf(`{"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+	"user": "system:serviceaccount:%[1]s:%[2]s", "groups": ["system:serviceaccounts", "system:serviceaccounts:%[1]s", "system:authenticated"], %[3]s}}`, namespace, account, attributes)
+	await(t, "a role of "+account, func(context.Context) error {
+		status, body, err := c.call(admin, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+		if err != nil {
+			return err
+		}
+		var answer struct{ Status struct{ Allowed bool } }
+		if err := json.Unmarshal([]byte(body), &answer); err != nil || status != http.StatusCreated || !answer.Status.Allowed {
+			return fmt.Errorf("status %d: %.300s", status, body)
+		}
+		return nil
+	})
 }
 
 // token makes a token of an account, for an audience if one is given.
@@ -186,6 +210,7 @@ func TestAClusterAsAnIssuer(t *testing.T) {
 	c := startCluster(t)
 	dir := c.accounts(t)
 	c.do(t, "create", "clusterrolebinding", "reads-keys", "--clusterrole", "system:service-account-issuer-discovery", "--serviceaccount", "larder:registry")
+	c.granted(t, "larder", "registry", `"nonResourceAttributes": {"path": "/openid/v1/jwks", "verb": "get"}`)
 	r := startRegistry(t, c, fmt.Sprintf(`central:
   issuers:
     - {name: cluster, url: "https://kubernetes.default.svc", jwks_url: "https://%s/openid/v1/jwks", audiences: [registry.test], ca_file: %s, token_file: %s}
