@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 const (
@@ -124,8 +125,9 @@ func (l listed) blobs() []digest.Digest {
 	return blobs
 }
 
-// lookAhead starts what the client that was given manifest will ask for next.
-func (m *Mirror) lookAhead(g grant, manifest oci.Manifest) {
+// lookAhead starts what the client that was given manifest will ask for next. Of
+// ctx it takes no more than the span.
+func (m *Mirror) lookAhead(ctx context.Context, g grant, manifest oci.Manifest) {
 	g = g.renewed().lasting()
 	name := g.name
 	if g.refusal != nil || m.prefetchWait <= 0 || m.offline || !m.ahead.due(content{name, manifest.Digest}, m.now()) {
@@ -137,7 +139,7 @@ func (m *Mirror) lookAhead(g grant, manifest oci.Manifest) {
 		return
 	}
 	if oci.IsIndexType(manifest.MediaType) {
-		m.lookAtIndex(g, l)
+		m.lookAtIndex(ctx, g, l)
 		return
 	}
 	blobs := slices.DeleteFunc(l.blobs(), func(d digest.Digest) bool {
@@ -150,14 +152,14 @@ func (m *Mirror) lookAhead(g grant, manifest oci.Manifest) {
 	if len(blobs) == 0 {
 		return
 	}
-	image := &lead{m: m, grant: g, rest: blobs}
+	image := &lead{m: m, grant: g, span: tracing.SpanOf(ctx), rest: blobs}
 	image.asked()
 	// Ends when the client has asked for all, or for none for a while.
 	m.tasks.run(image.watch)
 }
 
 // lookAtIndex asks for the image manifest of this node's platform.
-func (m *Mirror) lookAtIndex(g grant, l listed) {
+func (m *Mirror) lookAtIndex(ctx context.Context, g grant, l listed) {
 	name := g.name
 	found := false
 	for _, child := range l.Manifests {
@@ -167,7 +169,7 @@ func (m *Mirror) lookAtIndex(g grant, l listed) {
 		case !found && child.Digest.Validate() == nil:
 			found = true
 			if _, err := m.store.Linked(name, child.Digest); err != nil {
-				m.check(oci.Reference{Name: name, Digest: child.Digest}, g, nil)
+				m.check(ctx, oci.Reference{Name: name, Digest: child.Digest}, g, nil)
 			}
 		}
 	}
@@ -178,6 +180,7 @@ func (m *Mirror) lookAtIndex(g grant, l listed) {
 type lead struct {
 	m     *Mirror
 	grant grant
+	span  tracing.Span // of the request whose answer listed the blobs
 
 	mu      sync.Mutex
 	rest    []digest.Digest // not started yet, in the order clients ask
@@ -265,7 +268,7 @@ func (m *Mirror) startAhead(l *lead, dgst digest.Digest) *fill {
 	if _, err := m.store.Stat(dgst); err == nil {
 		return nil
 	}
-	f := newFill(m, l.grant, dgst)
+	f := newFill(m, l.grant, dgst, l.span)
 	f.lead, f.whole = l, true
 	if !m.begin(f, oci.Span{End: -1}) {
 		return nil

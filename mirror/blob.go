@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 // errClosing answers requests that come while the mirror is being closed.
@@ -118,6 +119,7 @@ func (m *Mirror) join(ctx context.Context, g grant, dgst digest.Digest, want oci
 	defer m.fills.mu.Unlock()
 	if f := m.fills.of[dgst]; f != nil {
 		if ok, first := f.join(wantsAll); ok {
+			tracing.SpanOf(ctx).Link(f.span)
 			return f, first, nil
 		}
 		m.fills.mu.Unlock()
@@ -132,7 +134,7 @@ func (m *Mirror) join(ctx context.Context, g grant, dgst digest.Digest, want oci
 	if _, err := m.store.Stat(dgst); err == nil {
 		return nil, false, nil
 	}
-	f = newFill(m, g, dgst)
+	f = newFill(m, g, dgst, tracing.SpanOf(ctx))
 	f.join(wantsAll)
 	if !m.begin(f, opening(want)) {
 		f.leave()

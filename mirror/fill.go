@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 	"github.com/larder-registry/larder/store"
 )
 
@@ -38,6 +39,7 @@ type fill struct {
 	name  oci.Name // the repository whose request started it
 	grant grant    // on whose behalf the upstream is asked
 	dgst  digest.Digest
+	span  tracing.Span // followers link to it
 	began time.Time
 
 	// opened is closed once size and ingest are known, or err is set; done
@@ -82,8 +84,10 @@ type fill struct {
 	launch func(*fetcher, oci.Body)
 }
 
-func newFill(m *Mirror, g grant, dgst digest.Digest) *fill {
+// newFill makes a fill that is traced below parent.
+func newFill(m *Mirror, g grant, dgst digest.Digest, parent tracing.Span) *fill {
 	f := &fill{m: m, name: g.name, grant: g.lasting(), dgst: dgst, began: m.now(), opened: make(chan struct{}), done: make(chan struct{})}
+	f.span = startSpan(parent, "fill", g.name, dgst)
 	f.changed.L = &f.mu
 	return f
 }
@@ -92,7 +96,7 @@ func newFill(m *Mirror, g grant, dgst digest.Digest) *fill {
 // fill failed or was abandoned, or when ctx is done; bytes that arrived and
 // were not found wrong stay on disk, to be resumed.
 func (f *fill) run(ctx context.Context, want oci.Span) {
-	ctx, cancel := context.WithCancel(f.grant.with(ctx))
+	ctx, cancel := context.WithCancel(f.span.With(f.grant.with(ctx)))
 	f.cancel = cancel
 	defer cancel()
 	wake := context.AfterFunc(ctx, f.wake)
@@ -211,6 +215,7 @@ func (f *fill) finish(ctx context.Context) {
 	f.mu.Lock()
 	f.ended = true
 	f.mu.Unlock()
+	f.endSpan()
 	f.m.fills.forget(f)
 	f.mu.Lock()
 	lead := f.lead

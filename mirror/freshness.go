@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 	"github.com/larder-registry/larder/store"
 )
 
@@ -29,6 +30,7 @@ import (
 // want to know. manifest and err are set when done is closed.
 type check struct {
 	done chan struct{}
+	span tracing.Span // requests that join the check link to it
 	// taken: a client waits for the content, and what it lists comes next.
 	taken    atomic.Bool
 	manifest oci.Manifest
@@ -116,7 +118,7 @@ func (m *Mirror) byTag(ctx context.Context, ref oci.Reference, g grant, access *
 	case g.mute:
 		return oci.Manifest{}, errUnproven
 	}
-	c, _ := m.check(ref, g, &manifest)
+	c, _ := m.check(ctx, ref, g, &manifest)
 	if access.Taken {
 		c.taken.Store(true)
 	}
@@ -177,12 +179,17 @@ func excusesStale(err error) bool {
 }
 
 // check joins the check of ref, or starts one as a task of the mirror's; held is
-// what the mirror has under a tag, if anything.
-func (m *Mirror) check(ref oci.Reference, g grant, held *oci.Manifest) (c *check, started bool) {
+// what the mirror has under a tag, if anything. Of ctx it takes no more than the
+// span.
+func (m *Mirror) check(ctx context.Context, ref oci.Reference, g grant, held *oci.Manifest) (c *check, started bool) {
 	key := ref.String() + g.key()
-	return m.checks.join(key, func(c *check) bool {
+	parent := tracing.SpanOf(ctx)
+	c, started = m.checks.join(key, func(c *check) bool {
+		c.span = startSpan(parent, "check", ref.Name, ref.Digest, tracing.String("larder.tag", ref.Tag))
 		return m.tasks.run(func(ctx context.Context) {
 			defer m.checks.finish(key, c)
+			defer func() { endSpan(c.span, c.err) }()
+			ctx = c.span.With(ctx)
 			target := ref.Target() + g.key()
 			if c.err = m.failures.recall(ref.Name, target); c.err != nil {
 				return
@@ -193,6 +200,10 @@ func (m *Mirror) check(ref oci.Reference, g grant, held *oci.Manifest) (c *check
 			}
 		})
 	})
+	if !started {
+		parent.Link(c.span)
+	}
+	return c, started
 }
 
 // ask asks the upstream about ref, fetches what is new and brings the store up
@@ -220,7 +231,7 @@ func (m *Mirror) ask(ctx context.Context, ref oci.Reference, g grant, held *oci.
 		return oci.Manifest{}, m.forgetIfGone(ref, err)
 	}
 	if c.taken.Load() {
-		m.lookAhead(g, manifest)
+		m.lookAhead(ctx, g, manifest)
 	}
 	if m.keep(ctx, ref.Name, manifest) && ref.Tag != "" {
 		if err := m.store.SetTag(ref, store.Tag{Descriptor: manifest.Descriptor, Confirmed: m.now()}); err != nil {

@@ -32,7 +32,7 @@ func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest,
 			return errUnproven
 		}
 		if err == nil && access.Taken {
-			m.lookAhead(g, manifest)
+			m.lookAhead(ctx, g, manifest)
 			m.bypassed.taken(ref.Name, manifest, m.now())
 		}
 		return err
@@ -73,7 +73,7 @@ func (m *Mirror) unheld(ctx context.Context, ref oci.Reference, g grant, access 
 	case g.mute:
 		return oci.Manifest{}, errUnproven
 	}
-	c, started := m.check(ref, g, nil)
+	c, started := m.check(ctx, ref, g, nil)
 	if access.Taken {
 		c.taken.Store(true)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/larder-registry/larder/internal/ociserver"
 	"github.com/larder-registry/larder/internal/rungroup"
 	"github.com/larder-registry/larder/internal/status"
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 // centralFlags is what larder central is told on the command line. The flags of
@@ -88,6 +89,7 @@ type central struct {
 	log      *logrus.Entry
 	metrics  *prometheus.Registry
 	observer *observer
+	tracer   *tracing.Tracer // nil for no traces
 	// stopping is set before anything is stopped.
 	stopping atomic.Bool
 }
@@ -141,6 +143,10 @@ func runCentral(cmd *cobra.Command, f centralFlags) error {
 		"version": versionText(), "serve": strings.Join(f.serve, ","), "file": cmp.Or(f.config, "none"),
 	}).Info("larder central starts")
 	c := &central{flags: f, cfg: cfg, log: log, metrics: newMetrics()}
+	if c.tracer, err = newTracer(cfg.Tracing, "larder-central", log, c.metrics); err != nil {
+		return err
+	}
+	defer closeTracer(c.tracer, log)
 	c.observer = newObserver(log, c.metrics, f.serve...)
 	services, err := c.open(stop)
 	switch {

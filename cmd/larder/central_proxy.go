@@ -35,6 +35,7 @@ func (c *central) openForeign(ctx context.Context, s *service, opened *[]func() 
 		return nil, err
 	}
 	*opened = append(*opened, func() error { n.close(); return nil })
+	n.tracer = c.tracer
 	clients, _, err := n.handlers(&cfg, false, nil)
 	if err != nil {
 		return nil, err

@@ -140,7 +140,7 @@ func openRegistry(ctx context.Context, c *central) (_ service, err error) {
 	handler, err := ociserver.NewOwn(ociserver.OwnConfig{
 		Reader: d, Lister: d, Uploader: d, Writer: d, Referrals: d,
 		Authorizer: access.Authority, Names: cfg.Hosts, Foreign: foreign,
-		Ready: c.running, Log: c.log, Registerer: c.metrics,
+		Ready: c.running, Log: c.log, Registerer: c.metrics, Tracer: c.tracer,
 	})
 	if err != nil {
 		return service{}, err

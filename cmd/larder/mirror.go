@@ -48,7 +48,8 @@ credentials fetch. --allow local admits only processes of this host.
 
 HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply to upstream requests, the variables of
 AWS's, Google's and Azure's SDKs to what their registries are asked with, and
-GOMEMLIMIT replaces the soft memory limit of 48 MiB.`,
+GOMEMLIMIT replaces the soft memory limit of 48 MiB. OTEL_EXPORTER_OTLP_ENDPOINT
+turns traces on.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runMirror(cmd, f) },
 	}
@@ -113,6 +114,11 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 		log.WithField("registries", exposed).Warn("whoever reaches the port gets what the configured credentials fetch; restrict it by --allow, or listen on loopback")
 	}
 	metrics := newMetrics()
+	tracer, err := newTracer(cfg.Tracing, "larder-mirror", log, metrics)
+	if err != nil {
+		return err
+	}
+	defer closeTracer(tracer, log)
 	observer := newObserver(log, metrics, "mirror")
 	n, err := openNode(stop, log, f.dataDir, p, metrics)
 	switch {
@@ -123,6 +129,7 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 		return err
 	}
 	n.observer = observer
+	n.tracer = tracer
 	n.requests = newRequestLog(cmd.ErrOrStderr(), f.logLevel, f.logFormat)
 	clients, operators, err := n.handlers(cfg, local, allow)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/larder-registry/larder/internal/admin"
 	"github.com/larder-registry/larder/internal/config"
 	"github.com/larder-registry/larder/internal/ociserver"
+	"github.com/larder-registry/larder/internal/tracing"
 	"github.com/larder-registry/larder/mirror"
 	"github.com/larder-registry/larder/mirror/upstream"
 	"github.com/larder-registry/larder/store"
@@ -30,7 +31,8 @@ type node struct {
 	store    *store.Store
 	upstream *upstream.Client
 	mirror   *mirror.Mirror
-	observer *observer // nil for a node that nobody looks at
+	observer *observer       // nil for a node that nobody looks at
+	tracer   *tracing.Tracer // nil for no traces
 	stopping atomic.Bool
 }
 
@@ -127,6 +129,7 @@ func (n *node) handlers(cfg *config.Config, local bool, allow []netip.Prefix) (c
 		Log:             n.log,
 		Lines:           n.lines(),
 		Registerer:      n.metrics,
+		Tracer:          n.tracer,
 		Label:           n.label,
 	})
 	if err != nil {

@@ -30,6 +30,7 @@ func (c *checker) problemAt(key, text, fix string) {
 func (c *checker) check(cfg *Config) {
 	c.webhook(&cfg.Webhook)
 	c.central(&cfg.Central)
+	c.tracing(cfg.Tracing)
 	const section = "registry_proxies"
 	p := &cfg.RegistryProxies
 	c.private(section, p)

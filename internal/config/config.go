@@ -22,6 +22,8 @@ type Config struct {
 	Webhook Webhook `yaml:"webhook"`
 	// Central is what the push registry does.
 	Central Central `yaml:"central"`
+	// Tracing is where traces go.
+	Tracing Tracing `yaml:"tracing"`
 	// ImageValidation says which images may run; nil if the file does not.
 	ImageValidation *policy.Config `yaml:"image_validation,omitempty"`
 }

@@ -129,7 +129,7 @@ registry_proxies:
 				APIVersion: "credentialprovider.kubelet.k8s.io/v1beta1", Timeout: Duration(2 * time.Second), CacheDuration: Duration(time.Hour),
 			}},
 		},
-	}, Webhook: defaultWebhook(), Central: defaultCentral()}
+	}, Webhook: defaultWebhook(), Central: defaultCentral(), Tracing: Default().Tracing}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %#v\nwant %#v", cfg, want)
 	}

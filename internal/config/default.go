@@ -32,5 +32,5 @@ func Default() *Config {
 		CloudCredentials: true,
 		DefaultRegistry:  "docker.io",
 		Registries:       []Registry{},
-	}, Webhook: defaultWebhook(), Central: defaultCentral()}
+	}, Webhook: defaultWebhook(), Central: defaultCentral(), Tracing: Tracing{Sample: 1}}
 }

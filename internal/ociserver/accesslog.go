@@ -40,6 +40,7 @@ func (h *handler) account(x *exchange) {
 	now := time.Now()
 	outcome := x.outcome()
 	h.count(x, outcome)
+	x.endSpan(outcome)
 
 	room, _ := h.fields.Get().(*[]Field)
 	if room == nil {
@@ -103,6 +104,7 @@ func (x *exchange) fields(all []Field, now time.Time, outcome oci.Outcome) []Fie
 	text("repository", x.req.Name.Repository)
 	number("status", float64(x.w.status))
 	text("tag", x.req.Reference.Tag)
+	text("trace", x.span.TraceID())
 	if x.w.committed {
 		number("ttfb_ms", milliseconds(x.w.first.Sub(x.started)))
 	}

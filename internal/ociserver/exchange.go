@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 // exchange is one request and its answer. It lives as long as the request and
@@ -21,6 +22,7 @@ type exchange struct {
 	user    string // who was let in, where somebody decides about that
 	allow   string // the methods there are, where those are not GET and HEAD
 	started time.Time
+	span    tracing.Span
 	// err is why the request was not answered in full, for the log.
 	err error
 	// left: the client went away, or took no bytes, before the end.
@@ -49,7 +51,7 @@ func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
 		x.access.Credential = credentialOf(r)
 	}
 	x.access.Taken = r.Method == http.MethodGet
-	ctx := oci.WithAccess(r.Context(), &x.access)
+	ctx := oci.WithAccess(h.trace(x), &x.access)
 	defer h.account(x) // also when the connection is broken by a panic
 
 	header := x.w.Header()

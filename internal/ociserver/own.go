@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 // OwnConfig is what the handler of a registry is made of that holds content of
@@ -36,12 +37,13 @@ type OwnConfig struct {
 	// caller may pull it; it never learns what the caller logged in with. Nil
 	// knows no other registries.
 	Foreign http.Handler
-	// Ready, StallTimeout, Log and Registerer are as in Config. StallTimeout is
-	// also how long a client may send no byte of a body.
+	// Ready, StallTimeout, Log, Registerer and Tracer are as in Config.
+	// StallTimeout is also how long a client may send no byte of a body.
 	Ready        func() error
 	StallTimeout time.Duration
 	Log          *logrus.Entry
 	Registerer   prometheus.Registerer
+	Tracer       *tracing.Tracer
 }
 
 // Referrals lists referrers page by page: what comes after last, and what to ask
@@ -65,7 +67,7 @@ func NewOwn(cfg OwnConfig) (http.Handler, error) {
 		return nil, errors.New("make registry handler: the registry, an authorizer and a log are required")
 	}
 	o := &own{cfg: cfg, near: newNear(), handler: newHandler(Config{
-		Reader: cfg.Reader, Lister: cfg.Lister, Ready: cfg.Ready, StallTimeout: cfg.StallTimeout, Log: cfg.Log, Registerer: cfg.Registerer,
+		Reader: cfg.Reader, Lister: cfg.Lister, Ready: cfg.Ready, StallTimeout: cfg.StallTimeout, Log: cfg.Log, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	})}
 	o.handler.status = ownStatusOf
 	return o.routes(o.serve), nil
@@ -115,7 +117,7 @@ func (o *own) serve(inner http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = o.take(x, query)
 	}
-	ctx := oci.WithAccess(r.Context(), &x.access)
+	ctx := oci.WithAccess(o.trace(x.exchange), &x.access)
 	if err == nil {
 		err = o.authorize(ctx, x, wantOf(x.req, r.Method))
 	}

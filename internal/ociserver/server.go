@@ -25,6 +25,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 // Config is what a Handler is made of. Reader, Lister and Log are required.
@@ -58,6 +59,8 @@ type Config struct {
 	Lines Lines
 	// Registerer gets the metrics; nil keeps them unseen.
 	Registerer prometheus.Registerer
+	// Tracer makes a span of each request; nil makes none.
+	Tracer *tracing.Tracer
 	// Label bounds the values of the metrics' registry label. Nil takes each
 	// registry as it is, which is for tests only: clients choose the names.
 	Label func(registry string) string
@@ -78,6 +81,7 @@ type handler struct {
 	fields          sync.Pool // of *[]Field
 	known           known
 	metrics         *metrics
+	tracer          *tracing.Tracer
 	label           func(string) string
 	status          func(oci.Code) int // for an error code
 }
@@ -106,6 +110,7 @@ func newHandler(cfg Config) *handler {
 		log:             cfg.Log,
 		lines:           cfg.Lines,
 		metrics:         newMetrics(cfg.Registerer),
+		tracer:          cfg.Tracer,
 		label:           cfg.Label,
 		status:          statusOf,
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 const (
@@ -28,7 +29,8 @@ type body struct {
 	framed  bool  // net/http knows the length and ends the body there
 	attempt *attempt
 	count   func(n int) // for the metrics
-	arrived bool        // at least one byte
+	got     int64       // bytes so far
+	span    tracing.Span
 	stall   time.Duration
 	timer   *time.Timer // cancels the exchange when it runs out
 	cancel  context.CancelCauseFunc
@@ -44,7 +46,8 @@ type body struct {
 func (c *Client) newBody(ctx context.Context, cancel context.CancelCauseFunc, a *attempt, resp *http.Response) *body {
 	host := resp.Request.URL.Host
 	b := &body{
-		src: resp.Body, host: host, left: resp.ContentLength, framed: resp.ContentLength >= 0,
+		span: tracing.SpanOf(ctx),
+		src:  resp.Body, host: host, left: resp.ContentLength, framed: resp.ContentLength >= 0,
 		attempt: a, count: c.metrics.received(a.label), stall: c.timeouts.Stall, cancel: cancel,
 		ended: func() *failure { return contextFailure(ctx, host) },
 	}
@@ -99,7 +102,7 @@ func (b *body) read(p []byte) (int, error) {
 	b.timer.Reset(b.stall)
 	n, err := b.src.Read(p)
 	b.timer.Stop()
-	b.arrived = b.arrived || n > 0
+	b.got += int64(n)
 	b.count(n)
 	return n, err
 }
@@ -127,7 +130,7 @@ func (b *body) end(err error) error {
 	case f.ours:
 		b.attempt.ticket.release()
 	default:
-		b.attempt.ticket.broke(b.arrived)
+		b.attempt.ticket.broke(b.got > 0)
 	}
 	return err
 }
@@ -136,10 +139,15 @@ func (b *body) end(err error) error {
 // once and from any goroutine.
 func (b *body) Close() error {
 	b.closed.Do(func() {
-		if b.mu.TryLock() {
+		if b.mu.TryLock() { // else it is being read still
 			b.drain()
+			b.span.Set(tracing.Int("larder.bytes", b.got))
+			if f, failed := errors.AsType[*failure](b.err); failed {
+				b.span.Fail(f.reason())
+			}
 			b.mu.Unlock()
 		}
+		b.span.End()
 		b.attempt.ticket.release()
 		b.cancel(nil)
 		_ = b.src.Close() //nolint:errcheck // nothing can be done about it

@@ -30,14 +30,17 @@ type question struct {
 // enforces its length and its pace (body.go). ctx governs the body too. A HEAD
 // answer's body is closed already.
 func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Response, error) {
+	ctx, span := askSpan(ctx, a, q)
 	ctx, cancel := context.WithCancelCause(withRegistry(withCall(ctx, call{label: a.label}), a.endpoint.base))
 	resp, err := c.exchangeOnce(ctx, a, q)
 	if err != nil {
 		cancel(nil)
+		endSpan(span, err)
 		return nil, err
 	}
 	if q.method == http.MethodHead {
 		cancel(nil)
+		span.End()
 		return resp, nil
 	}
 	a.ticket.answered()

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/larder-registry/larder/internal/tracing"
 )
 
 // network is what all connections have in common.
@@ -138,12 +140,20 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	if x.origins[originOf(req.URL)] {
 		transport = x.own
 	}
+	span := wireSpan(req, call)
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		x.metrics.request(call.label, wireFailure(req.Context(), req.URL.Host, err).reason())
+		reason := wireFailure(req.Context(), req.URL.Host, err).reason()
+		x.metrics.request(call.label, reason)
+		span.Fail(reason)
+		span.End()
 		return nil, err
 	}
 	x.metrics.response(call.label, resp)
+	if span.Exists() {
+		span.Set(tracing.Int("http.response.status_code", int64(resp.StatusCode)))
+		span.End()
+	}
 	switch {
 	case call.token != nil:
 		call.token.capture(resp)

@@ -26,13 +26,14 @@ func house() []floor {
 		{pkg: "internal/policy/workload", not: []string{"net/http"}},
 		{pkg: "internal/rungroup", not: []string{"net/http"}},
 		{pkg: "internal/status", ours: []string{"internal/oci"}, not: []string{"net/http"}},
+		{pkg: "internal/tracing"},
 		{pkg: "internal/admin", ours: []string{"internal/status"}},
-		{pkg: "internal/ociserver", ours: []string{"internal/oci"}},
+		{pkg: "internal/ociserver", ours: []string{"internal/oci", "internal/tracing"}},
 		{pkg: "internal/config", ours: []string{"central", "central/auth", "internal/oci", "internal/policy", "store"}, not: []string{"net/http"}},
 		{pkg: "store", ours: []string{"internal/oci"}, not: []string{"net/http"}},
 		{pkg: "store/storetest", ours: []string{"internal/oci", "store"}, not: []string{"net/http"}},
-		{pkg: "mirror", ours: []string{"internal/oci", "internal/policy", "internal/status", "store"}, not: []string{"net/http"}},
-		{pkg: "mirror/upstream", ours: []string{"internal/oci"}},
+		{pkg: "mirror", ours: []string{"internal/oci", "internal/policy", "internal/tracing", "internal/status", "store"}, not: []string{"net/http"}},
+		{pkg: "mirror/upstream", ours: []string{"internal/oci", "internal/tracing"}},
 		{pkg: "central", ours: []string{"internal/oci", "internal/status", "store"}, not: []string{"net/http"}},
 		{pkg: "central/auth", ours: []string{"internal/oci"}},
 		{pkg: "central/admission", ours: []string{"internal/policy", "internal/policy/workload"}},
@@ -104,6 +105,7 @@ func homesOf() []home {
 		{prefix: "github.com/spf13/", in: []string{"cmd/larder"}},
 		{prefix: "github.com/pelletier/go-toml", in: []string{"nodeconfig"}},
 		{prefix: "github.com/containerd/", in: []string{"nodeconfig"}},
+		{prefix: "go.opentelemetry.io/", in: []string{"internal/tracing"}},
 		{prefix: "github.com/aws/", in: []string{"mirror/upstream", "nodeconfig"}},
 		{prefix: "go.yaml.in/yaml", in: []string{"internal/config", "internal/policy/workload", "nodeconfig"}},
 	}
@@ -112,7 +114,7 @@ func homesOf() []home {
 // registers reports whether f belongs to a package whose Config takes a
 // prometheus.Registerer, the one type that may be named outside metrics.go.
 func registers(f file) bool {
-	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "store", "central", "central/auth", "central/admission", "central/admission/certificate"}, f.pkg())
+	return slices.Contains([]string{"mirror", "mirror/upstream", "internal/ociserver", "internal/tracing", "store", "central", "central/auth", "central/admission", "central/admission/certificate"}, f.pkg())
 }
 
 // homes reports imports of third parties where they do not belong. Test files
