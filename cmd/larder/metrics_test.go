@@ -42,6 +42,11 @@ func TestTheDocsNameEveryMetric(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.close)
+	tracer, err := newTracer(config.Tracing{Endpoint: "http://127.0.0.1:1"}, "test", n.log, n.metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeTracer(tracer, n.log) })
 	// The second evicts the first.
 	for _, content := range []string{"12345678", "abcdefgh"} {
 		desc := oci.Descriptor{Digest: digest.FromString(content), Size: int64(len(content))}
