@@ -53,7 +53,7 @@ func (p *statusPages) events(w http.ResponseWriter, r *http.Request) {
 	for quiet := 0; ; quiet++ {
 		doc := p.document(view)
 		d.Reset()
-		for _, s := range sections() {
+		for _, s := range sections(doc) {
 			from := d.Len()
 			s.fill(&d, doc, view)
 			html := d.Bytes()[from:]

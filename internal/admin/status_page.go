@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -11,30 +12,30 @@ import (
 type section struct {
 	id    string
 	title markup
-	// has reports whether a document has this part at all.
-	has func(*status.Document) bool
+	has   bool // the document has this part at all
 	// fixed writes what stands above and is never sent anew, as a form that
 	// somebody may be filling in; nil for nothing.
 	fixed func(p *page, doc *status.Document, view status.View)
 	fill  func(p *page, doc *status.Document, view status.View)
 }
 
-// sections are the page from top to bottom.
-func sections() []section {
-	always := func(*status.Document) bool { return true }
-	return []section{
-		{id: "state", has: always, fill: state},
-		{id: "figures", has: always, fill: figures},
-		{id: "plots", title: "The last day", has: func(d *status.Document) bool { return d.History != nil }, fill: plots},
-		{id: "fills", title: "Being fetched", has: func(d *status.Document) bool { return d.Fills != nil }, fill: fills},
-		{id: "disk", title: "Disk", has: func(d *status.Document) bool { return d.Disk != nil }, fill: disk},
-		{id: "upstreams", title: "Upstreams", has: func(d *status.Document) bool { return d.Upstreams != nil }, fill: upstreams},
-		{id: "traffic", title: "Traffic by registry", has: func(d *status.Document) bool { return d.Mode == "mirror" && d.Traffic != nil }, fill: traffic},
-		{id: "verdicts", title: "Admission reviews", has: func(d *status.Document) bool { return d.Reviews != nil }, fill: verdicts},
-		{id: "repositories", title: "Repositories", has: func(d *status.Document) bool { return d.Repositories != nil }, fill: repositories},
-		{id: "images", title: "Images", has: func(d *status.Document) bool { return d.Images != nil }, fixed: search, fill: images},
-		{id: "errors", title: "Last warnings and errors", has: func(d *status.Document) bool { return d.Errors != nil }, fill: lastErrors},
+// sections are the parts of the page of a document, from top to bottom.
+func sections(d *status.Document) []section {
+	mirror := d.Mode == "mirror"
+	all := []section{
+		{id: "state", has: true, fill: state},
+		{id: "figures", has: true, fill: figures},
+		{id: "plots", title: "The last day", has: d.History != nil, fill: plots},
+		{id: "fills", title: "Being fetched", has: d.Fills != nil, fill: fills},
+		{id: "disk", title: "Disk", has: d.Disk != nil, fill: disk},
+		{id: "upstreams", title: "Upstreams", has: d.Upstreams != nil, fill: upstreams},
+		{id: "traffic", title: "Traffic by registry", has: mirror && d.Traffic != nil, fill: traffic},
+		{id: "verdicts", title: "Admission reviews", has: d.Reviews != nil, fill: verdicts},
+		{id: "repositories", title: "Repositories", has: d.Repositories != nil, fill: repositories},
+		{id: "images", title: "Images", has: d.Images != nil, fixed: search, fill: images},
+		{id: "errors", title: "Last warnings and errors", has: d.Errors != nil, fill: lastErrors},
 	}
+	return slices.DeleteFunc(all, func(s section) bool { return !s.has })
 }
 
 // icon is a jar with a lid.
@@ -61,10 +62,7 @@ func (p *page) whole(doc *status.Document, view status.View) {
 </header>
 <main>
 `, doc.Host, doc.Mode, icon, statusStyle, doc.Mode, doc.Host, doc.Version)
-	for _, s := range sections() {
-		if !s.has(doc) {
-			continue
-		}
+	for _, s := range sections(doc) {
 		class := markup("card")
 		if s.title == "" {
 			class = "bare"
