@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -293,5 +294,37 @@ func TestFlagTables(t *testing.T) {
 	}
 	if rows < 40 {
 		t.Errorf("only %d flags were found", rows)
+	}
+}
+
+// TestValues: what pages call a value of the chart or a key of the configuration is
+// one. The reference of keys is held to the program in internal/config.
+func TestValues(t *testing.T) {
+	value := regexp.MustCompile(`^(image|mirror|init|central|webhook|vap|metrics|networkPolicy)\.[a-zA-Z_.]+$`)
+	reference, err := os.ReadFile(filepath.Join(root, "docs/configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := readSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := 0
+	for _, p := range pages(t) {
+		if record(p) {
+			continue
+		}
+		for _, s := range p.Spans {
+			if !value.MatchString(s.Text) || slices.Contains([]string{".go", ".md", ".io"}, filepath.Ext(s.Text)) {
+				continue
+			}
+			looked++
+			if !strings.Contains(string(reference), "`"+s.Text) && !has(values, values, strings.Split(s.Text, ".")) {
+				t.Errorf("%s:%d: `%s` is neither a value of the chart nor a key of the configuration", p.Name, s.Line, s.Text)
+			}
+		}
+	}
+	if looked < 20 {
+		t.Errorf("only %d values were found", looked)
 	}
 }

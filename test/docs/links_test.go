@@ -1,6 +1,10 @@
 package docs
 
 import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
 	"net/url"
 	"os"
 	"path"
@@ -77,6 +81,41 @@ func TestEveryPageIsLinked(t *testing.T) {
 	for _, p := range all {
 		if strings.HasPrefix(p.Name, "docs/") && !linked[p.Name] {
 			t.Errorf("%s: no page links to it", p.Name)
+		}
+	}
+}
+
+// TestPictures: a picture says what it shows to who cannot see it, is read in dark and
+// light, and fetches nothing.
+func TestPictures(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "docs/images/*.svg"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("pictures: %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoder := xml.NewDecoder(bytes.NewReader(text))
+		elements := map[string]int{}
+		for {
+			token, err := decoder.Token()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			if start, ok := token.(xml.StartElement); ok {
+				elements[start.Name.Local]++
+			}
+		}
+		if elements["title"] == 0 || elements["desc"] == 0 || elements["script"]+elements["image"]+elements["foreignObject"] > 0 {
+			t.Errorf("%s: elements %v", file, elements)
+		}
+		if !bytes.Contains(text, []byte("prefers-color-scheme: dark")) {
+			t.Errorf("%s: nothing is said for dark", file)
 		}
 	}
 }

@@ -4,20 +4,34 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// pages reads every page of the repository.
+// pages gives every page of the repository.
 func pages(t *testing.T) []Page {
 	t.Helper()
+	all, err := readPages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 40 {
+		t.Fatalf("only %d pages were found", len(all))
+	}
+	return all
+}
+
+// readPages reads them, once.
+var readPages = sync.OnceValues(func() ([]Page, error) {
 	var all []Page
 	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		base := entry.Name()
-		if entry.IsDir() && name != root && (strings.HasPrefix(base, ".") || base == "testdata" || base == "bin" || base == "node_modules") {
+		if entry.IsDir() && name != root && (strings.HasPrefix(base, ".") || slices.Contains([]string{"testdata", "bin", "dist", "node_modules"}, base)) {
 			return filepath.SkipDir
 		}
 		if entry.IsDir() || !strings.HasSuffix(base, ".md") {
@@ -32,20 +46,11 @@ func pages(t *testing.T) []Page {
 			return err
 		}
 		p, err := Parse(filepath.ToSlash(rel), string(text))
-		if err != nil {
-			t.Error(err)
-		}
 		all = append(all, p)
-		return nil
+		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 40 {
-		t.Fatalf("only %d pages were found", len(all))
-	}
-	return all
-}
+	return all, err
+})
 
 // record reports whether a page tells what was, and is left as it is.
 func record(p Page) bool {
