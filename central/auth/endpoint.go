@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/larder-registry/larder/internal/oci"
 )
 
@@ -66,11 +68,13 @@ func (a *Authority) serveToken(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Type", "application/json")
-	token, s, err := a.answerToken(w, r)
+	began := time.Now()
+	token, user, s, err := a.answerToken(w, r)
 	if err != nil {
-		a.refuseToken(w, r, err)
+		a.account(r, began, a.refuseToken(w, err), user, s, err)
 		return
 	}
+	defer a.account(r, began, http.StatusOK, user, s, nil)
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have gone
 		"token": token, "access_token": token,
 		"expires_in": int(a.lifetime / time.Second),
@@ -79,31 +83,58 @@ func (a *Authority) serveToken(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (a *Authority) answerToken(w http.ResponseWriter, r *http.Request) (string, scope, error) {
+// account writes the request's line in the access log, in the words of
+// internal/ociserver's. scope is what the token is good for.
+func (a *Authority) account(r *http.Request, began time.Time, status int, user string, granted scope, err error) {
+	line := a.log.WithFields(logrus.Fields{
+		"method": r.Method, "kind": "token", "status": status, "client": r.RemoteAddr,
+		"duration_ms": float64(time.Since(began).Microseconds()) / 1000,
+	})
+	if user != "" {
+		line = line.WithField("user", user)
+	}
+	if err == nil {
+		line = line.WithField("scope", granted.String())
+	} else {
+		line = line.WithField("error", err.Error())
+	}
+	switch {
+	case r.Context().Err() != nil: // the client left
+		line.Debug("request")
+	case status >= http.StatusInternalServerError:
+		line.Warn("request")
+	default:
+		line.Info("request")
+	}
+}
+
+// answerToken makes a token, or says why not; user is who asks, as soon as that
+// is known.
+func (a *Authority) answerToken(w http.ResponseWriter, r *http.Request) (token, user string, granted scope, err error) {
 	req, err := a.readTokenRequest(w, r)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	wanted, err := parseScope(req.scopes)
 	if err != nil {
-		return "", nil, refusal{http.StatusBadRequest, "invalid_scope", err.Error()}
+		return "", "", nil, refusal{http.StatusBadRequest, "invalid_scope", err.Error()}
 	}
 	c, err := a.identify(r.Context(), req.from)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	if c.scope != nil {
-		return "", nil, refusal{http.StatusBadRequest, "invalid_request", "a token is not exchanged for another"}
+		return "", c.Subject.Name, nil, refusal{http.StatusBadRequest, "invalid_request", "a token is not exchanged for another"}
 	}
-	token, granted, err := a.grant(r.Context(), c.Subject, wanted)
+	token, granted, err = a.grant(r.Context(), c.Subject, wanted)
 	if err != nil {
-		return "", nil, err
+		return "", c.Subject.Name, nil, err
 	}
 	if c.Subject.IsAnonymous() && !granted.any() {
 		// A token that is good for nothing would only put off the question.
-		return "", nil, oci.ErrUnauthorized
+		return "", c.Subject.Name, nil, oci.ErrUnauthorized
 	}
-	return token, granted, nil
+	return token, c.Subject.Name, granted, nil
 }
 
 // any reports whether the scope allows anything at all.
@@ -160,14 +191,15 @@ func (a *Authority) readForm(w http.ResponseWriter, r *http.Request, req tokenRe
 }
 
 // refuseToken answers with an error: in the spec's form, which docker shows, and
-// with OAuth's code beside it.
-func (a *Authority) refuseToken(w http.ResponseWriter, r *http.Request, err error) {
+// with OAuth's code beside it. It returns the status.
+func (a *Authority) refuseToken(w http.ResponseWriter, err error) (status int) {
 	type problem struct {
 		Code    oci.Code `json:"code"`
 		Message string   `json:"message"`
 	}
 	// What is no error of the spec comes from whoever could not be asked.
-	status, code, p := http.StatusServiceUnavailable, "temporarily_unavailable", problem{oci.CodeUnavailable, "credentials and rights cannot be checked now"}
+	status = http.StatusServiceUnavailable
+	code, p := "temporarily_unavailable", problem{oci.CodeUnavailable, "credentials and rights cannot be checked now"}
 	if refused, ok := errors.AsType[refusal](err); ok {
 		status, code, p = refused.status, refused.code, problem{oci.CodeUnsupported, refused.text}
 	} else if spec, ok := errors.AsType[*oci.Error](err); ok {
@@ -180,8 +212,6 @@ func (a *Authority) refuseToken(w http.ResponseWriter, r *http.Request, err erro
 			status, code = http.StatusTooManyRequests, "slow_down"
 			w.Header().Set("Retry-After", strconv.Itoa(int(spec.RetryAfter/time.Second)+1))
 		}
-	} else if r.Context().Err() == nil {
-		a.log.WithError(err).Error("a token cannot be made now")
 	}
 	if status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", "GET, POST")
@@ -190,6 +220,7 @@ func (a *Authority) refuseToken(w http.ResponseWriter, r *http.Request, err erro
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have gone
 		"errors": []problem{p}, "error": code, "error_description": p.Message,
 	})
+	return status
 }
 
 // callerOf reads what a request brings.
