@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-init vap image faults crash model check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-init vap manifests manifests-check image faults crash model check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,14 @@ e2e-full: ## every client with every fault (needs root)
 
 vap: ## the policies that render writes, with the API server's own evaluator
 	cd test/vap && go vet ./... && go test -count 1 ./...
+
+manifests: ## what is made from the Helm chart: manifests/ and its page's table of values
+	test/chart/run tools
+	manifests/render "$$PWD/.cache/chart/helm" "$$PWD/.cache/chart/larder"
+	go test -C test/chart -count 1 -run TestValuesAreDocumented . -args -update
+
+manifests-check: ## the chart and what is made from it, before a real API server (built once, minutes)
+	test/chart/run
 
 bench-webhook: build ## the admission webhook at 2,000 reviews a second, for a minute
 	go test -count 1 -v -run TestLoad ./central/admission -load 60s
