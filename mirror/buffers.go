@@ -9,10 +9,10 @@ const (
 	// bufferSize is what a fetcher reads at a time, in bytes; smallBuffer when
 	// there is little to read or many do, and what is sent from memory at a
 	// time, so that a thousand slow clients hold little.
-	bufferSize  = 128 << 10
+	bufferSize  = 256 << 10
 	smallBuffer = 16 << 10
 	// maxLarge is how many large buffers are lent at a time.
-	maxLarge = 64
+	maxLarge = 40
 )
 
 // buffers are lent to fetchers and followers, and reused.

@@ -52,7 +52,7 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 			n, err = body.Read((*buf)[:min(int64(len(*buf)), claim.Len())])
 			if n > 0 {
 				barren = 0
-				f.keep(ft, (*buf)[:n])
+				f.keep(ctx, ft, (*buf)[:n])
 				f.m.streams.note(f.name.Registry, int64(n))
 			}
 			if err == nil {
@@ -150,7 +150,7 @@ func (f *fill) giveBack(ft *fetcher) bool {
 // keep writes p where ft stands and moves it on. What is held already is not
 // written again: it may have been hashed. When the ingest would not take the
 // bytes the fill spills: nothing more can be kept.
-func (f *fill) keep(ft *fetcher, p []byte) {
+func (f *fill) keep(ctx context.Context, ft *fetcher, p []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.changed.Broadcast()
@@ -171,9 +171,29 @@ func (f *fill) keep(ft *fetcher, p []byte) {
 			if f.lead != nil {
 				f.ahead += n
 			}
+			f.hashHere(ctx, p[:n], pos)
 		}
 		ft.pos += n
 		p = p[n:]
+	}
+}
+
+// hashHere hashes p, which was just written at pos, if the hash stands there, or
+// almost. The caller holds mu, which is let go of meanwhile: followers need not
+// wait for the hash.
+func (f *fill) hashHere(ctx context.Context, p []byte, pos int64) {
+	if f.hashing || pos-f.hashed > hashLag || f.held.run(f.hashed) < pos+int64(len(p)) {
+		return
+	}
+	f.hashing = true
+	f.changed.Broadcast()
+	f.mu.Unlock()
+	err := f.ingest.Hash(ctx, pos)
+	done := err == nil && f.ingest.HashNext(p, pos)
+	f.mu.Lock()
+	f.hashing = false
+	if done {
+		f.hashed = pos + int64(len(p))
 	}
 }
 

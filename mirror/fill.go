@@ -16,11 +16,13 @@ import (
 	"github.com/larder-registry/larder/store"
 )
 
-// hashStep bounds how much is hashed before a fill looks around again, and
-// saveEvery how much may arrive before its state is written beside its data.
-// Both in bytes.
+// hashStep bounds how much is read back and hashed before a fill looks around
+// again, hashLag how much a stream reads back to go on hashing from there, and
+// saveEvery how much may arrive before the fill's state is written beside its
+// data. All in bytes.
 const (
 	hashStep  = 4 << 20
+	hashLag   = 1 << 20
 	saveEvery = 4 << 20
 )
 
@@ -59,6 +61,7 @@ type fill struct {
 	changed  sync.Cond // on mu; told at every change below
 	held     spans
 	hashed   int64 // the first bytes, which have been hashed
+	hashing  bool  // the next ones are being hashed
 	unsaved  int64 // bytes that arrived since the state was saved
 	verified bool
 	ended    bool // run is over: nothing more will arrive
@@ -115,41 +118,53 @@ func (f *fill) run(ctx context.Context, want oci.Span) {
 }
 
 // hash follows the arriving bytes in order until the blob is complete and
-// verified, or the fill is over.
+// verified, or the fill is over. It leaves what a stream brings in order to the
+// stream, which has it at hand (keep), and reads back the rest.
 func (f *fill) hash(ctx context.Context) {
-	var hashed int64
 	for {
-		to, ok := f.awaitHashable(ctx, hashed)
+		to, ok := f.awaitHashable(ctx)
 		if !ok {
 			return
 		}
 		f.saveState(false)
-		if hashed == f.size {
+		if to < 0 {
 			f.verify(ctx)
 			return
 		}
-		if err := f.ingest.Hash(ctx, to); err != nil {
+		err := f.ingest.Hash(ctx, to)
+		f.mu.Lock()
+		f.hashing = false
+		if err == nil {
+			f.hashed = to
+		}
+		f.mu.Unlock()
+		if err != nil {
 			if ctx.Err() == nil {
 				f.spilled(err)
 			}
 			return
 		}
-		hashed = to
 	}
 }
 
-// awaitHashable waits until bytes after hashed can be hashed, or all have
-// been; ok is false when the fill is over instead.
-func (f *fill) awaitHashable(ctx context.Context, hashed int64) (to int64, ok bool) {
+// awaitHashable waits until there are bytes to hash, and returns up to where; or
+// until all have been, and returns -1. ok is false when the fill is over instead.
+func (f *fill) awaitHashable(ctx context.Context) (to int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hashed = hashed
 	for {
 		if f.err != nil || f.spill != nil || ctx.Err() != nil {
 			return 0, false
 		}
-		if to = min(f.held.run(hashed), hashed+hashStep); to > hashed || hashed == f.size {
-			return to, true
+		if !f.hashing {
+			end := f.held.run(f.hashed)
+			switch {
+			case f.hashed == f.size:
+				return -1, true
+			case end > f.hashed && !f.streamedFrom(end), f.unsaved >= f.saveEvery():
+				f.hashing = true
+				return min(end, f.hashed+hashStep), true
+			}
 		}
 		if f.followers == 0 && len(f.fetchers) == 0 && !f.whole {
 			// Said under the lock, so that nobody joins a fill that is ending.
@@ -158,6 +173,12 @@ func (f *fill) awaitHashable(ctx context.Context, hashed int64) (to int64, ok bo
 		}
 		f.changed.Wait()
 	}
+}
+
+// streamedFrom reports whether a stream is about to bring the bytes at off and
+// will hash them, with the few before that are not. The caller holds mu.
+func (f *fill) streamedFrom(off int64) bool {
+	return off-f.hashed <= hashLag && slices.ContainsFunc(f.fetchers, func(ft *fetcher) bool { return ft.pos == off && ft.pos < ft.end })
 }
 
 // verify releases the last byte, then commits.
@@ -258,12 +279,15 @@ func (f *fill) settle(ctx context.Context, failed, spilled error, held spans) {
 	}
 }
 
+// saveEvery is how many bytes may arrive before the state is written.
+func (f *fill) saveEvery() int64 { return max(saveEvery, f.size/64) }
+
 // saveState writes which bytes are held beside the data, when enough arrived
 // since the last time or when now is set. Failing to is not fatal: a restart
 // then fetches more than it had to.
 func (f *fill) saveState(now bool) {
 	f.mu.Lock()
-	due := f.unsaved >= max(saveEvery, f.size/64) || (now && f.unsaved > 0)
+	due := f.unsaved >= f.saveEvery() || (now && f.unsaved > 0)
 	held := slices.Clone(f.held)
 	if due {
 		f.unsaved = 0

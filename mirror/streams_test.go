@@ -58,9 +58,12 @@ func TestSegmentsOverABadUpstream(t *testing.T) {
 		fault registry.Fault
 		// fails: the first reader may be cut; twice: all may be sent again.
 		fails, twice bool
+		// stall is how long a stream may be silent; the default where zero,
+		// since on a busy machine others are, too.
+		stall time.Duration
 	}{
 		"cut":                  {fault: registry.Fault{Cut: true, At: 3 * mib, Times: 3}},
-		"stalls":               {fault: registry.Fault{Stall: true, At: 3 * mib, Times: 1, Match: later}},
+		"stalls":               {fault: registry.Fault{Stall: true, At: 3 * mib, Times: 1, Match: later}, stall: 300 * time.Millisecond},
 		"refused with 429":     {fault: registry.Fault{Status: http.StatusTooManyRequests, RetryAfter: "1", Match: later, Times: 3}},
 		"refused with 503":     {fault: registry.Fault{Status: http.StatusServiceUnavailable, Match: later, Times: 4}},
 		"dropped":              {fault: registry.Fault{Drop: true, Match: later, Times: 4}},
@@ -74,7 +77,7 @@ func TestSegmentsOverABadUpstream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			up := registry.Start(t, registry.Options{})
-			fx, b := large(t, up, func(c *configs) { c.upstream.Timeouts.Stall = 300 * time.Millisecond })
+			fx, b := large(t, up, func(cfg *configs) { cfg.upstream.Timeouts.Stall = c.stall })
 			c.fault.On = registry.Blobs
 			up.Set(c.fault)
 			for try := 0; ; try++ {

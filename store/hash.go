@@ -57,7 +57,7 @@ func (i *Ingest) hashTo(ctx context.Context, to int64) error {
 	// From here on no write can touch these bytes: the lock waits for the
 	// writes that are under way.
 	i.mu.Lock()
-	i.sealed = max(i.sealed, to)
+	i.sealed.Store(max(i.sealed.Load(), to))
 	i.mu.Unlock()
 
 	buf := i.store.buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
@@ -81,6 +81,26 @@ func (i *Ingest) hashTo(ctx context.Context, to int64) error {
 		i.sum.mu.Unlock()
 	}
 	return nil
+}
+
+// HashNext carries the running hash on with bytes that the caller has just
+// written at off and has at hand still, so that they need not be read back. Who
+// calls it makes sure that nobody else writes there. It reports false, and has
+// done nothing, when the hash stands elsewhere or is being carried on already.
+func (i *Ingest) HashNext(p []byte, off int64) bool {
+	if !i.sum.busy.TryLock() {
+		return false
+	}
+	defer i.sum.busy.Unlock()
+	if i.sum.at != off || off+int64(len(p)) > i.size {
+		return false
+	}
+	i.sealed.Store(max(i.sealed.Load(), off+int64(len(p))))
+	i.sum.mu.Lock()
+	defer i.sum.mu.Unlock()
+	i.sum.h.Write(p)
+	i.sum.at += int64(len(p))
+	return true
 }
 
 // HashClone returns a copy of the running hash and how many bytes went into it.

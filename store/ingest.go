@@ -22,7 +22,7 @@ import (
 // Abort, or with Close alone, which leaves a partial file that a later Ingest
 // of the same digest and size resumes.
 //
-// WriteAt, ReadAt, HashClone, Acquire and Open may be called from any goroutine;
+// WriteAt, ReadAt, HashNext, HashClone, Acquire and Open may be called from any goroutine;
 // the other methods from one at a time.
 type Ingest struct {
 	store *Store
@@ -38,13 +38,14 @@ type Ingest struct {
 	reserved atomic.Bool
 	kept     bool // state says that bytes are held: worth resuming
 
+	sealed atomic.Int64 // bytes below are hashed, or are about to be: no more writes
+
 	published bool // the blob is in Store.blobs, and counted there; Store.mu guards it
 
 	// mu is held for reading across a WriteAt, and for writing by whoever
 	// changes the fields below.
 	mu     sync.RWMutex
 	path   string // of the data file: in ingest/, after Commit in blobs/
-	sealed int64  // bytes below are hashed, or are about to be: no more writes
 	ended  bool   // committed, aborted or closed: the ingest owns nothing on disk
 	closed bool
 	refs   int // descriptors' users: the owner, and who called Acquire
@@ -210,7 +211,7 @@ func (i *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	switch {
 	case i.ended || i.closed:
 		return 0, fmt.Errorf("write content: %w", ErrClosed)
-	case off < i.sealed && len(p) > 0:
+	case off < i.sealed.Load() && len(p) > 0:
 		return 0, fmt.Errorf("write content: bytes at %d are hashed already", off)
 	}
 	n, err := i.store.files.writeAt(i.file, p, off)
