@@ -271,3 +271,16 @@ func FuzzAddHosts(f *testing.F) {
 		}
 	})
 }
+
+// TestReadBackInAnImage: where there is no /tmp, what names certificates that are
+// not seen from here is read back all the same.
+func TestReadBackInAnImage(t *testing.T) {
+	const dir = "/certs.d/reg.example"
+	root := t.TempDir()
+	put(t, root, map[string]string{dir + "/hosts.toml": "ca = \"/etc/pki/reg.crt\"\n[host.\"https://mirror.example\"]\n"})
+	t.Setenv("TMPDIR", "/nonexistent")
+	hosts, err := nodeAt(root).readHosts(dir, "reg.example")
+	if err != nil || len(hosts) != 2 || hosts[0].Host != "mirror.example" {
+		t.Errorf("containerd reads %v (%v)", hosts, err)
+	}
+}

@@ -38,7 +38,7 @@ func (n *Node) readHosts(dir, registry string) ([]remote.RegistryHost, error) {
 	if err != nil {
 		return nil, err
 	}
-	copied, err := os.MkdirTemp("", "larder-")
+	copied, err := tempDir()
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +47,20 @@ func (n *Node) readHosts(dir, registry string) ([]remote.RegistryHost, error) {
 		return nil, err
 	}
 	return configuredHosts(copied, registry)
+}
+
+// tempDir makes a directory to be removed by the caller. An image has no /tmp, and
+// a container whose root is read-only has nothing but shared memory to write to
+// that is not the node's.
+func tempDir() (string, error) {
+	dir, err := os.MkdirTemp("", "larder-")
+	if err == nil {
+		return dir, nil
+	}
+	if shared, another := os.MkdirTemp("/dev/shm", "larder-"); another == nil {
+		return shared, nil
+	}
+	return "", err
 }
 
 // configuredHosts is containerd's answer for a directory of this process's own

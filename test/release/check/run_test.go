@@ -200,6 +200,8 @@ func TestRuns(t *testing.T) {
 		{"policy render", alone, []string{"policy", "render", "--config", "/etc/larder/policy.yaml"}, 0, "ValidatingAdmissionPolicy"},
 		{"init plans", asRoot, []string{"init", "--root", "/host", "--address", "loopback", "--dry-run", "--containerd-version", "1.7.20"}, 0, "create /etc/containerd/certs.d/_default/hosts.toml"},
 		{"init applies", asRoot, []string{"init", "--root", "/host", "--address", "loopback", "--port", port, "--containerd-version", "1.7.20", "--require"}, 0, "quay.io"},
+		// Its certificate is not in the container: read back is a copy without.
+		{"init reads back", asRoot, []string{"init", "--root", "/host", "--address", "loopback", "--registry", "quay.io", "--containerd-version", "1.7.20", "--require"}, 0, "read back"},
 		{"init undoes", asRoot, []string{"init", "--root", "/host", "--undo", "--require"}, 0, ""},
 		{"doctor", outside, []string{"doctor", "--root", "/etc", "--target", "containerd", "--port", port, "--admin", admin, "--address", "127.0.0.1"}, 1, "does not use the mirror"},
 		{"pull", outside, []string{"pull", "--mirror", "http://" + listen, to.Name()}, 0, to.Name()},
