@@ -86,6 +86,28 @@ func TestConfigIsVerbatim(t *testing.T) {
 	}
 }
 
+// TestEverySectionHasAPlace: what larder reads can be given to one of its roles at
+// least.
+func TestEverySectionHasAPlace(t *testing.T) {
+	out := program(t, *larderFlag, "config", "print", "testdata/policy.yaml")
+	if out.code != 0 {
+		t.Fatal(out.stderr)
+	}
+	sections := parse(t, out.stdout)[0]
+	if len(sections) < 4 {
+		t.Errorf("larder has only %d sections", len(sections))
+	}
+	for section := range sections {
+		taken := false
+		for _, role := range []string{"mirror", "central", "webhook"} {
+			taken = taken || template(t, release, "--set", role+".config."+section+".x=null").code == 0
+		}
+		if !taken {
+			t.Errorf("no role takes the section %s", section)
+		}
+	}
+}
+
 // TestWrongConfigurationIsFound by larder before anything is installed: its
 // message has line, key and fix.
 func TestWrongConfigurationIsFound(t *testing.T) {
