@@ -93,9 +93,9 @@ func TestHoldings(t *testing.T) {
 		found[h.Reference.String()] = h
 	}
 	want := map[string]Holding{
-		"r.test/pinned:1": {Root: index.Digest, MediaType: oci.MediaTypeIndex, Size: index.Size + amd.Size + shared.Size + own.Size, Confirmed: at, Pinned: true},
-		"r.test/half:1":   {Root: half.Digest, MediaType: oci.MediaTypeManifest, Size: half.Size + shared.Size, Confirmed: at, Partial: true, Exposure: "private"},
-		"r.test/bare:1":   {Root: bare.Digest, MediaType: oci.MediaTypeIndex, Size: bare.Size, Confirmed: at, Partial: true},
+		"r.test/pinned:1":                        {Root: index.Digest, MediaType: oci.MediaTypeIndex, Size: index.Size + amd.Size + shared.Size + own.Size, Confirmed: at, Pinned: true},
+		"r.test/half:1":                          {Root: half.Digest, MediaType: oci.MediaTypeManifest, Size: half.Size + shared.Size, Confirmed: at, Partial: true, Exposure: "private"},
+		"r.test/bare:1":                          {Root: bare.Digest, MediaType: oci.MediaTypeIndex, Size: bare.Size, Confirmed: at, Partial: true},
 		"r.test/untagged@" + amd.Digest.String(): {Root: amd.Digest, MediaType: oci.MediaTypeManifest, Size: amd.Size + shared.Size + own.Size},
 	}
 	for ref, h := range want {
