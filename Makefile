@@ -19,9 +19,21 @@ build: ## the binary, as ./bin/larder
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 
+# A release is of a version that somebody has named, not of what git describes.
+RELEASE = $(if $(filter-out file,$(origin VERSION)),$(VERSION))
+
 image: ## the image, both architectures, as dist/larder-image.tar; no Docker needed
 	go run -C test/release ./cmd/image -root $(CURDIR) -out $(CURDIR)/dist \
 		-version '$(VERSION)' -revision '$(REVISION)' -epoch '$(SOURCE_DATE_EPOCH)' -push '$(PUSH)'
+
+image-check: ## the image: built twice, by the Dockerfile, imported, pushed, every command run in it; a release (needs root)
+	test/release/run
+
+release: ## what is published of VERSION=v1.2.3, in dist/v1.2.3: docs/release.md
+	go run -C test/release ./cmd/release -root $(CURDIR) -out $(CURDIR)/dist -version '$(RELEASE)'
+
+release-check: ## the same, all compiled twice, and two releases of one commit (a quarter of an hour)
+	test/release/run --full
 
 test: ## vet, and every test of the module with the race detector (a few minutes)
 	go vet ./...

@@ -186,8 +186,9 @@ func tree(t *testing.T, img v1.Image) map[string]string {
 		if _, err := io.Copy(sum, packed); err != nil {
 			t.Fatal(err)
 		}
+		// Some note the type in the mode, too.
 		path := strings.Trim(strings.TrimPrefix(h.Name, "./"), "/")
 		files[path] = fmt.Sprintf("type %c mode %o owner %d:%d time %d link %q size %d sha256 %x",
-			h.Typeflag, h.Mode, h.Uid, h.Gid, h.ModTime.Unix(), h.Linkname, h.Size, sum.Sum(nil))
+			h.Typeflag, h.Mode&0o7777, h.Uid, h.Gid, h.ModTime.Unix(), h.Linkname, h.Size, sum.Sum(nil))
 	}
 }

@@ -77,9 +77,6 @@ func New(arch string, tree []rootfs.File, stamp Stamp) (v1.Image, error) {
 	}
 	config := had.DeepCopy()
 	config.OS, config.Architecture = "linux", arch
-	if arch == "arm64" {
-		config.Variant = "v8"
-	}
 	config.Created = v1.Time{Time: stamp.Created.UTC()}
 	config.Config = v1.Config{
 		User:       fmt.Sprintf("%d:%d", rootfs.User, rootfs.User),
