@@ -29,9 +29,10 @@ const patience = 3 * time.Minute
 // apiserver is a real API server on loopback, with etcd behind it and nothing
 // else.
 type apiserver struct {
-	base   string
-	client *http.Client
-	paths  map[string]resource // by apiVersion and kind
+	base        string
+	certificate []byte // PEM; it signed it itself
+	client      *http.Client
+	paths       map[string]resource // by apiVersion and kind
 }
 
 // resource is how objects of a kind are reached.
@@ -93,6 +94,7 @@ func startAPIServer(t *testing.T) *apiserver {
 		if err == nil && !pool.AppendCertsFromPEM(content) {
 			err = errors.New("it is not whole")
 		}
+		a.certificate = content
 		return err
 	})
 	a.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
@@ -238,11 +240,20 @@ func (a *apiserver) apply(ctx context.Context, o object, dry bool) (warnings []s
 	}
 	body, err := json.Marshal(o)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encode %s: %w", o.id(), err)
 	}
 	status, answer, warnings, err := a.call(ctx, http.MethodPatch, path, "application/apply-patch+yaml", body)
 	if err == nil && status/100 != 2 {
 		err = fmt.Errorf("status %d: %s", status, answer)
 	}
 	return warnings, err
+}
+
+func marshal(t *testing.T, o object) []byte {
+	t.Helper()
+	body, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
 }

@@ -8,8 +8,9 @@
 // something names something that is there; pods_test.go: how pods are confined,
 // probed and placed. larder_test.go: the binary takes every flag and every
 // configuration file that is rendered. releases_test.go: two releases beside each
-// other. apiserver_test.go: a real API server takes every object, and the pod
-// security standards hold.
+// other. serverside_test.go: a real API server (apiserver_test.go) takes every
+// object, and the pod security standards hold; helm_test.go: helm installs, upgrades
+// and uninstalls there.
 //
 // The package has tests only. They are run by the script named run, which builds
 // what they need; `make manifests-check` is that. No node runs here: test/e2e-cluster

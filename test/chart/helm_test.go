@@ -1,0 +1,157 @@
+package chart
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// cluster is an API server that helm talks to.
+type cluster struct {
+	*apiserver
+	kubeconfig string
+}
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{apiserver: startAPIServer(t), kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
+	write(t, c.kubeconfig, fmt.Sprintf(`apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]
+users: [{name: u, user: {token: admin}}]
+`, c.base, base64.StdEncoding.EncodeToString(c.certificate)))
+	for _, ns := range []string{namespace, "other"} {
+		c.make(t, object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": ns}})
+	}
+	return c
+}
+
+// helm runs helm in a namespace, and returns what it said and whether it
+// succeeded.
+func (c *cluster) helm(t *testing.T, ns string, args ...string) (string, bool) {
+	t.Helper()
+	name, err := filepath.Abs(*helmFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), name, append(args, "--namespace", ns, "--kubeconfig", c.kubeconfig)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	out, err := cmd.CombinedOutput()
+	return string(out), err == nil
+}
+
+// patch is a merge patch.
+func (c *cluster) patch(t *testing.T, path, body string) {
+	t.Helper()
+	status, answer, _, err := c.call(t.Context(), http.MethodPatch, path, "application/merge-patch+json", []byte(body))
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("PATCH %s: status %d, %v: %s", path, status, err, answer)
+	}
+}
+
+const (
+	chartDir     = root + "/manifests/chart"
+	authority    = "/api/v1/namespaces/larder/secrets/larder-webhook-authority"
+	registration = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/larder-webhook"
+)
+
+// TestAReleasesLife: installed, upgraded, beside others, and uninstalled.
+func TestAReleasesLife(t *testing.T) {
+	c := startCluster(t)
+	said, ok := c.helm(t, namespace, "install", release, chartDir, "--set", "webhook.enabled=true,central.enabled=true")
+	if !ok {
+		t.Fatal(said)
+	}
+	for _, want := range []string{"rollout status daemonset/larder-mirror", "larder doctor --root /host --port 8000", "rollout status deployment/larder-webhook", "docs/kubernetes.md"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it is not told %q: %s", want, said)
+		}
+	}
+	t.Run("an upgrade leaves what the webhook wrote", func(t *testing.T) {
+		const bundle = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"
+		c.patch(t, authority, `{"data":{"ca.crt":"`+bundle+`"}}`)
+		hooks := object{}
+		if err := c.get(t.Context(), registration, &hooks); err != nil {
+			t.Fatal(err)
+		}
+		// As larder central does it: all webhooks, with their authority.
+		for i := range hooks.list("webhooks") {
+			hooks.list("webhooks")[i]["clientConfig"].(map[string]any)["caBundle"] = bundle
+		}
+		path := registration + "?fieldManager=larder-central"
+		if status, answer, _, err := c.call(t.Context(), http.MethodPut, path, "application/json", marshal(t, hooks)); err != nil || status != http.StatusOK {
+			t.Fatalf("status %d, %v: %s", status, err, answer)
+		}
+		for _, set := range []string{"webhook.timeoutSeconds=7", "webhook.exemptNamespaces[0]=flux-system"} {
+			if said, ok := c.helm(t, namespace, "upgrade", release, chartDir, "--reuse-values", "--set", set); !ok {
+				t.Fatal(said)
+			}
+		}
+		secret, now := object{}, object{}
+		if err := c.get(t.Context(), authority, &secret); err != nil || secret.text("data", "ca.crt") != bundle {
+			t.Errorf("the authority is %v, %v", secret["data"], err)
+		}
+		if err := c.get(t.Context(), registration, &now); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range now.list("webhooks") {
+			if w.text("clientConfig", "caBundle") != bundle || fmt.Sprint(w.at("timeoutSeconds")) != "7" {
+				t.Errorf("%s trusts %q and has %v seconds", w.text("name"), w.text("clientConfig", "caBundle"), w.at("timeoutSeconds"))
+			}
+		}
+	})
+	t.Run("another in the namespace", func(t *testing.T) {
+		if said, ok := c.helm(t, namespace, "install", "blue", chartDir, "--set", "webhook.enabled=true,central.enabled=true"); !ok {
+			t.Error(said)
+		}
+	})
+	t.Run("one of that name elsewhere", func(t *testing.T) {
+		said, ok := c.helm(t, "other", "install", release, chartDir, "--set", "webhook.enabled=true")
+		if ok || !strings.Contains(said, "invalid ownership metadata") || !strings.Contains(said, `ValidatingWebhookConfiguration "larder-webhook"`) {
+			t.Errorf("it may: %v: %s", ok, said)
+		}
+		if said, ok := c.helm(t, "other", "install", release, chartDir); !ok {
+			t.Errorf("without a webhook: %s", said)
+		}
+	})
+	t.Run("the first step of an uninstall", func(t *testing.T) {
+		said, ok := c.helm(t, namespace, "upgrade", release, chartDir, "--reuse-values", "--set", "init.undo=true")
+		if !ok || !strings.Contains(said, "helm -n larder uninstall larder") {
+			t.Fatal(said)
+		}
+		mirror := object{}
+		if err := c.get(t.Context(), "/apis/apps/v1/namespaces/larder/daemonsets/larder-mirror", &mirror); err != nil {
+			t.Fatal(err)
+		}
+		if args := strings.Join(mirror.containers()[0].args(), " "); !strings.Contains(args, "--undo --remove-data=/var/lib/larder") {
+			t.Errorf("init is told %s", args)
+		}
+	})
+	t.Run("uninstalled", func(t *testing.T) {
+		objects := render(t, release, "--set", "webhook.enabled=true,central.enabled=true")
+		if said, ok := c.helm(t, namespace, "uninstall", release); !ok {
+			t.Fatal(said)
+		}
+		for _, o := range objects {
+			path, err := c.path(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			await(t, o.id()+" to be gone", func(ctx context.Context) error {
+				status, answer, _, err := c.call(ctx, http.MethodGet, path, "application/json", nil)
+				if err == nil && status != http.StatusNotFound {
+					err = fmt.Errorf("status %d: %.200s", status, answer)
+				}
+				return err
+			})
+		}
+	})
+}
