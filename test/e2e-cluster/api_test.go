@@ -53,12 +53,7 @@ func (c *cluster) kubectl(t testing.TB, stdin string, args ...string) (string, e
 	return c.tool(t, program("kubectl"), stdin, args...)
 }
 
-// helm runs helm as the admin.
-func (c *cluster) helm(t testing.TB, args ...string) (string, error) {
-	t.Helper()
-	return c.tool(t, filepath.Join(*binFlag, "helm"), "", args...)
-}
-
+// tool runs a program as the admin, in whose home directory it may write.
 func (c *cluster) tool(t testing.TB, path, stdin string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/larder-registry/larder/test/registry"
+	"github.com/opencontainers/go-digest"
 )
 
 const mebibyte = 1 << 20
@@ -15,6 +16,7 @@ type suite struct {
 	up        *registry.Server
 	ca        *authority
 	untouched snapshot // the node before Larder
+	appLayer  digest.Digest
 }
 
 // TestCluster is one story in parts: each goes on where the one before ended.
@@ -44,6 +46,11 @@ func TestCluster(t *testing.T) {
 		{"rolled", rolled},
 		{"private", private},
 		{"uninstall", uninstall},
+		{"chart", chart},
+		{"central", push},
+		{"webhook", webhook},
+		{"shared", shared},
+		{"uninstall-chart", uninstallChart},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(t, s) }) {
 			t.Fatalf("the parts after %s are not tried", part.name)
@@ -59,7 +66,7 @@ func (s *suite) addPublic(t *testing.T) []string {
 	addImage(t, s.up, "pause", "1")
 	addImage(t, s.up, "before", "1")
 	repos = append(repos, "app")
-	addImage(t, s.up, "app", "1", registry.NewLayer(1, appLayer))
+	s.appLayer = addImage(t, s.up, "app", "1", registry.NewLayer(1, appLayer))
 	for i := range uint64(crowd) {
 		repos = append(repos, crowdRepo("killed", i), crowdRepo("rolled", i))
 		addImage(t, s.up, crowdRepo("killed", i), "1", registry.NewLayer(100+i, crowdLayer))

@@ -19,8 +19,9 @@ type descriptor struct {
 }
 
 // addImage gives the registry an image that runs pause: its layers are the
-// program and more. It returns how many bytes its blobs have.
-func addImage(t testing.TB, up *registry.Server, repo, tag string, more ...registry.Layer) (size int64) {
+// program and more. It returns the digest of the last. The program's is in every
+// image, so containerd does not ask for it again.
+func addImage(t testing.TB, up *registry.Server, repo, tag string, more ...registry.Layer) (last digest.Digest) {
 	t.Helper()
 	program, err := os.ReadFile(filepath.Join(*binFlag, "pause"))
 	if err != nil {
@@ -33,7 +34,6 @@ func addImage(t testing.TB, up *registry.Server, repo, tag string, more ...regis
 		b := up.AddBlob(repo, registry.MediaTypeLayer, l.Content)
 		descriptors = append(descriptors, descriptor{b.MediaType, b.Digest, b.Size()})
 		diffs = append(diffs, b.Digest)
-		size += b.Size()
 	}
 	config := up.AddBlob(repo, registry.MediaTypeConfig, bytes.NewReader(encode(t, map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
@@ -44,5 +44,5 @@ func addImage(t testing.TB, up *registry.Server, repo, tag string, more ...regis
 		"schemaVersion": 2, "mediaType": registry.MediaTypeManifest,
 		"config": descriptor{config.MediaType, config.Digest, config.Size()}, "layers": descriptors,
 	}))
-	return size + config.Size()
+	return diffs[len(diffs)-1]
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,6 +19,7 @@ const (
 	namespace = "larder"
 	daemonSet = "/apis/apps/v1/namespaces/" + namespace + "/daemonsets/larder-mirror"
 	admins    = "http://127.0.0.1:8001" // the mirror's admin port, on the node
+	dataDir   = "/var/lib/larder"
 	hostsTOML = "/etc/containerd/certs.d/_default/hosts.toml"
 )
 
@@ -43,19 +43,43 @@ func (c *cluster) mirrorReady(t testing.TB) {
 	})
 }
 
-// mirrorPID finds the mirror's process: the one whose second word is mirror.
-func mirrorPID() (int, error) {
+// running is a process of Larder on the node.
+type running struct {
+	pid  int
+	line string
+}
+
+// processes are those that run a subcommand of Larder.
+func processes(command string) (all []running, err error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, file := range files {
 		line, err := os.ReadFile(file)
-		if words := bytes.Split(line, []byte{0}); err == nil && len(words) > 2 && string(words[1]) == "mirror" && bytes.HasSuffix(words[0], []byte("larder")) {
-			return strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		words := strings.Split(string(line), "\x00")
+		if err != nil || len(words) < 2 || words[1] != command || !strings.HasSuffix(words[0], "larder") {
+			continue // it may have ended
 		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, running{pid, strings.Join(words, " ")})
 	}
-	return 0, errors.New("there is no mirror")
+	return all, nil
+}
+
+// mirrorPID is the mirror's process.
+func mirrorPID() (int, error) {
+	all, err := processes("mirror")
+	if err == nil && len(all) != 1 {
+		err = fmt.Errorf("%d mirrors run", len(all))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return all[0].pid, nil
 }
 
 // answering waits until the mirror says that it is ready, and returns its

@@ -10,7 +10,7 @@ import (
 // private: an image that the node has, and the mirror keeps, is no easier to
 // come by for a pod without the pull secret.
 func private(t *testing.T, s *suite) {
-	addImage(t, s.up, "private/app", "1", registry.NewLayer(2, mebibyte))
+	layer := addImage(t, s.up, "private/app", "1", registry.NewLayer(2, mebibyte))
 	s.namespace(t, "team")
 	s.namespace(t, "others")
 	s.secret(t, "team", "pull", example, user, password)
@@ -54,13 +54,13 @@ func private(t *testing.T, s *suite) {
 	// The same once the node has it from the mirror's disk.
 	s.remove(t, entitled)
 	s.forget(t, image)
-	blobs := len(asked(s.up, "private/app", true, registry.Blobs))
+	sent := s.up.Sent(layer)
 	entitled.name = "entitled-again"
 	strangers("-before")
 	s.start(t, entitled)
 	s.runs(t, entitled)
-	if now := len(asked(s.up, "private/app", true, registry.Blobs)); now != blobs {
-		t.Errorf("the mirror fetched %d blobs again", now-blobs)
+	if now := s.up.Sent(layer); now != sent || sent < mebibyte {
+		t.Errorf("the upstream has sent %d bytes of the layer, after %d before:\n%s", now, sent, describe(asked(s.up, "private/app", true, registry.Blobs)))
 	}
 	strangers("-after")
 	s.remove(t, entitled)
