@@ -32,9 +32,7 @@ const maxChart = 16 << 20
 // bases and overlays in one archive. In both the version is the release's, and so
 // is the image that they start.
 func (c charts) make(ctx context.Context, out string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-o", c.helm, "helm.sh/helm/v3/cmd/helm")
-	build.Dir = filepath.Join(c.root, "test", "tools", "helm")
-	if err := run(build); err != nil {
+	if err := buildHelm(ctx, c.root, c.helm); err != nil {
 		return err
 	}
 	version := strings.TrimPrefix(c.stamp.Version, "v")
@@ -115,6 +113,14 @@ func (c charts) single(rendered, out string) error {
 		}
 	}
 	return nil
+}
+
+// buildHelm builds helm as test/chart/run does, so that the compiler's cache is
+// used by both.
+func buildHelm(ctx context.Context, root, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "helm.sh/helm/v3/cmd/helm")
+	cmd.Dir, cmd.Env = filepath.Join(root, "test", "tools", "helm"), append(os.Environ(), "CGO_ENABLED=0")
+	return run(cmd)
 }
 
 // command is one that finds nothing of this machine's own helm configuration.

@@ -92,9 +92,7 @@ func TestMake(t *testing.T) {
 
 	// The chart and what is rendered from it start this release's image.
 	helm := filepath.Join(t.TempDir(), "helm")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", helm, "helm.sh/helm/v3/cmd/helm")
-	build.Dir = filepath.Join(source, "test", "tools", "helm")
-	if err := run(build); err != nil {
+	if err := buildHelm(t.Context(), source, helm); err != nil {
 		t.Fatal(err)
 	}
 	chart := filepath.Join(out, "larder-1.2.3.tgz")
