@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -38,14 +39,18 @@ func run(ctx context.Context) error {
 	out := flag.String("out", "dist", "`directory` to write to")
 	repository := flag.String("repository", image.Repository, "the image's `name`, without a tag")
 	push := flag.String("push", "", "where to push to, as `host/repository:tag`")
-	epoch := flag.Int64("epoch", -1, "the time of everything in the image, in `seconds` since 1970")
+	epoch := flag.String("epoch", "", "the time of everything in the image, in `seconds` since 1970")
 	flag.StringVar(&stamp.Version, "version", "", "the `version`, and the image's tag")
 	flag.StringVar(&stamp.Revision, "revision", "", "the `commit`")
 	flag.Parse()
-	if stamp.Version == "" || *epoch < 0 {
-		return errors.New("-version and -epoch are needed")
+	if stamp.Version == "" || *epoch == "" {
+		return errors.New("a version and a time are needed; where git does not tell: make image VERSION=v0.1.0 SOURCE_DATE_EPOCH=1700000000")
 	}
-	stamp.Created = time.Unix(*epoch, 0).UTC()
+	seconds, err := strconv.ParseInt(*epoch, 10, 64)
+	if err != nil || seconds < 0 {
+		return fmt.Errorf("%q is no time in seconds since 1970", *epoch)
+	}
+	stamp.Created = time.Unix(seconds, 0).UTC()
 	ref, err := name.NewTag(*repository+":"+stamp.Version, name.StrictValidation)
 	if err != nil {
 		return fmt.Errorf("name image: %w", err)
