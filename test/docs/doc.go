@@ -25,7 +25,8 @@
 //	<!-- serves: URL -->           goes on running; the next block waits for URL
 //	<!-- file: PATH -->            not a command: the block is put there as a file
 //	<!-- fresh -->                 begins in namespaces of its own
-//	<!-- setup: COMMAND -->        is run first; what a reader has and we have not
+//	<!-- setup: COMMAND -->        is run first; what a reader has and we have not,
+//	                               see prologue in run_test.go
 //	<!-- said: NAME -->            text that testdata/said/NAME.sh has the binary say
 //
 // Where to look next: page.go reads pages, shell.go commands.

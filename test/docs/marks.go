@@ -22,6 +22,7 @@ func needs() []string {
 		"docker",     // Docker's daemon
 		"source",     // a checkout, with Go
 		"clients",    // skopeo, crane, regctl …: run by make docs
+		"containerd", // Debian's, as a daemon: run by make docs
 	}
 }
 

@@ -21,6 +21,23 @@ answers() {
 	echo "nobody answers at $1"
 	return 1
 }
+a_node() { # with a containerd that is configured as distributions do
+	mkdir -p /etc/containerd
+	printf 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/etc/containerd/certs.d"\n' >/etc/containerd/config.toml
+}
+a_mirror() { # that runs
+	larder mirror --data-dir /var/lib/larder --allow local >mirror.log 2>&1 &
+	answers http://127.0.0.1:8000/readyz
+}
+a_containerd() { # that runs; for blocks that need one
+	containerd >containerd.log 2>&1 &
+	for try in $(seq 600); do
+		ctr version >/dev/null 2>&1 && return
+		sleep 0.1
+	done
+	cat containerd.log
+	return 1
+}
 `
 
 // TestPages runs the commands of each page in their order, in one sandbox for each
@@ -92,7 +109,7 @@ func runs(b Block) bool {
 	if _, ok := b.Find("tested"); ok {
 		return false
 	}
-	return b.Needs() == "" || b.Needs() == "clients" && *clients != ""
+	return b.Needs() == "" || *clients != "" && (b.Needs() == "clients" || b.Needs() == "containerd")
 }
 
 // add appends a block's commands to the script.
