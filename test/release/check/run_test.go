@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -216,7 +217,7 @@ func TestRuns(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			stdout, stderr, err := try(t, "podman", h.container(tt.options, tt.args...)...)
 			code := 0
-			if exit, ok := err.(*exec.ExitError); ok {
+			if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 				code = exit.ExitCode()
 			} else if err != nil {
 				t.Fatal(err)
