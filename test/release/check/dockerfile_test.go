@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	goversion "go/version"
 	"io"
 	"maps"
 	"os"
@@ -36,6 +37,16 @@ func TestDockerfile(t *testing.T) {
 	version := regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`).FindSubmatch(dockerfile)
 	if version == nil {
 		t.Fatal("the Dockerfile names no GO_VERSION")
+	}
+	for _, module := range []string{".", "test/release"} {
+		mod, err := os.ReadFile(filepath.Join(root, module, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		needs := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(mod)
+		if needs == nil || goversion.Compare("go"+string(version[1]), "go"+string(needs[1])) < 0 {
+			t.Errorf("the Dockerfile builds with Go %s, the module %s needs %s", version[1], module, needs)
+		}
 	}
 	base := "docker.io/library/golang:" + string(version[1])
 	for _, p := range built.set.Platforms {
