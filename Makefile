@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-init vap manifests manifests-check image faults crash model check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-cluster e2e-init vap manifests manifests-check image faults crash model status-check check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ bench-webhook: build ## the admission webhook at 2,000 reviews a second, for a m
 e2e-kubernetes: ## the admission webhook before three real API servers, built once (an hour), then minutes
 	test/e2e-kubernetes/run
 
+e2e-cluster: ## the manifests and the chart on a node with kubelet and containerd, made here (needs root; built once, then minutes)
+	test/e2e-cluster/run
+
 faults: ## every fault of an upstream and of a disk, at full size
 	go test -count 1 -timeout 60m ./test/faults -long
 
@@ -109,6 +112,9 @@ crash: ## kill -9 at named points and at random, 100 rounds
 model: ## the registry against a model of it, killed 60 times; its power cut 60 times
 	go test -race -count 1 -timeout 90m -v ./test/model -steps 500 -kills 60
 	go test -race -count 1 -timeout 60m -v -run PowerCut ./store -cuts 60
+
+status-check: ## the status page in Chromium: screens, colours, scripts, a pull that is watched (2 minutes)
+	test/status/run
 
 check: test lint demo e2e ## what has to pass before a change goes in
 	$(MAKE) fuzz FUZZTIME=10s

@@ -25,6 +25,10 @@ const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if _, err := os.Stat("/node/upper"); err != nil {
+		fmt.Fprintln(os.Stderr, "this is not a node that test/e2e-cluster/run made:", err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	http.DefaultClient.CloseIdleConnections()
 	if err := goleak.Find(); err != nil && code == 0 {

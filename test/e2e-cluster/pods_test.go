@@ -109,18 +109,19 @@ func (c *cluster) remove(t testing.TB, all ...pod) {
 }
 
 // forget has containerd forget an image under all its names, as kubelet's
-// garbage collection does, and wait until its layers are gone.
+// garbage collection does, and with it the containers that ended: their
+// snapshots would spare it the layers.
 func (c *cluster) forget(t testing.TB, image string) {
 	t.Helper()
 	ctr := func(args ...string) string {
-		out, err := c.tool(t, filepath.Join(*binFlag, "ctr"), "", append([]string{"--namespace", "k8s.io", "images"}, args...)...)
+		out, err := c.tool(t, filepath.Join(*binFlag, "ctr"), "", append([]string{"--namespace", "k8s.io"}, args...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out
 	}
 	digests := map[string]string{} // by name: the third word of a line
-	for line := range strings.Lines(ctr("ls")) {
+	for line := range strings.Lines(ctr("images", "ls")) {
 		if words := strings.Fields(line); len(words) > 2 {
 			digests[words[0]] = words[2]
 		}
@@ -128,7 +129,15 @@ func (c *cluster) forget(t testing.TB, image string) {
 	if digests[image] == "" {
 		t.Fatalf("containerd has no %s, but %v", image, digests)
 	}
-	args := []string{"rm", "--sync"}
+	for line := range strings.Lines(ctr("containers", "ls")) {
+		if words := strings.Fields(line); len(words) > 1 && digests[words[1]] == digests[image] {
+			// kubelet may be first.
+			if _, err := c.tool(t, filepath.Join(*binFlag, "ctr"), "", "--namespace", "k8s.io", "containers", "rm", words[0]); err != nil && !strings.Contains(err.Error(), "not found") {
+				t.Fatal(err)
+			}
+		}
+	}
+	args := []string{"images", "rm", "--sync"}
 	for name, digest := range digests {
 		if digest == digests[image] {
 			args = append(args, name)
