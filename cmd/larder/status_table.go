@@ -249,7 +249,7 @@ func stateOf(u status.Upstream, now time.Time) string {
 	case u.Failures > 0:
 		return fmt.Sprintf("failing, %d in a row", u.Failures)
 	}
-	return "well"
+	return "healthy"
 }
 
 func title(name string) string { return cmp.Or(strings.TrimSuffix(name, "/"), "(private)") }

@@ -57,8 +57,8 @@ func (p *page) whole(doc *status.Document, view status.View) {
 </head>
 <body>
 <header>
-<h1><span class=brand>Larder</span> %s <span class=host>%s</span></h1>
-<p class=meta>version %s <span id=live class=live hidden role=status>connecting</span></p>
+<h1><span class=brand>Larder</span> %s <bdi class=host>%s</bdi></h1>
+<p class=meta>version <bdi>%s</bdi> <span id=live class=live hidden role=status>connecting</span></p>
 </header>
 <main>
 `, doc.Host, doc.Mode, icon, statusStyle, doc.Mode, doc.Host, doc.Version)
@@ -103,7 +103,7 @@ func state(p *page, doc *status.Document, _ status.View) {
 		if c.Advisory {
 			kind = "warn"
 		}
-		p.add(`<p class="notice %s"><b>%s</b>: %s</p>`, kind, c.Name, c.Problem)
+		p.add(`<p class="notice %s"><b><bdi>%s</bdi></b>: <bdi>%s</bdi></p>`, kind, c.Name, c.Problem)
 	}
 	if !doc.Names {
 		p.add(`<p class="notice none">Names that not everybody may read are left out, as are the words of errors: you are not on this host. Come through a tunnel that ends here, such as <code>kubectl port-forward</code>.</p>`)
@@ -179,7 +179,10 @@ func fills(p *page, doc *status.Document, _ status.View) {
 			if f.Ahead {
 				p.add(`, ahead of the client`)
 			} else if f.Rate > 0 {
-				p.add(`, %s/s, %s left`, status.Size(f.Rate), status.Span(time.Duration((f.Size-f.Bytes)/f.Rate)*time.Second))
+				p.add(`, %s/s`, status.Size(f.Rate))
+				if left := (f.Size - f.Bytes) / f.Rate; left > 0 {
+					p.add(`, %s left`, status.Span(time.Duration(left)*time.Second))
+				}
 			}
 			p.add(`</small>`)
 		}
@@ -193,7 +196,7 @@ func fills(p *page, doc *status.Document, _ status.View) {
 func disk(p *page, doc *status.Document, _ status.View) {
 	d := doc.Disk
 	if d.Problem != "" {
-		p.add(`<p class="notice warn">Nothing can be kept just now: %s</p>`, d.Problem)
+		p.add(`<p class="notice warn">Nothing can be kept just now: <bdi>%s</bdi></p>`, d.Problem)
 	}
 	p.add(`<ul class=meters>`)
 	if d.Limit > 0 {
@@ -212,7 +215,7 @@ func disk(p *page, doc *status.Document, _ status.View) {
 	}
 	var evicted []string
 	for _, reason := range sorted(d.Evictions) {
-		evicted = append(evicted, count(d.Evictions[reason])+" for "+reason)
+		evicted = append(evicted, count(d.Evictions[reason])+" "+evictedFor(reason))
 	}
 	switch {
 	case doc.Mode != "mirror":
@@ -222,6 +225,19 @@ func disk(p *page, doc *status.Document, _ status.View) {
 		p.add(`Blobs evicted since the start: %s.`, strings.Join(evicted, ", "))
 	}
 	p.add(`</p>`)
+}
+
+// evictedFor says in words for what reason the store evicted something.
+func evictedFor(reason string) string {
+	switch reason {
+	case "size":
+		return "to keep to max_size"
+	case "free":
+		return "to keep min_free"
+	case "manifest":
+		return "image manifests whose layers went"
+	}
+	return reason
 }
 
 // meter is how full something is.
@@ -237,11 +253,21 @@ func (p *page) meter(name markup, value, most int64, text string, over bool) {
 // name writes what something is called, large, and what more there is to say of
 // it, small.
 func (p *page) name(large string, small ...string) {
-	if large == "" {
+	p.title(large)
+	p.details(small)
+}
+
+// title writes what something is called.
+func (p *page) title(name string) {
+	if name == "" {
 		p.add(`<span class=dim>private</span>`)
-	} else {
-		p.add(`<bdi>%s</bdi>`, large)
+		return
 	}
+	p.add(`<bdi>%s</bdi>`, name)
+}
+
+// details writes what more there is to say of it, small.
+func (p *page) details(small []string) {
 	p.add(`<small>`)
 	between := markup("")
 	for _, s := range small {

@@ -19,7 +19,12 @@ func upstreams(p *page, doc *status.Document, _ status.View) {
 	p.add(`<table><caption>Endpoints asked lately</caption><thead><tr><th scope=col>Endpoint</th><th scope=col>State</th><th scope=col class=num>Limit left</th></tr></thead><tbody>`)
 	for _, u := range doc.Upstreams.Items {
 		p.add(`<tr><th scope=row>`)
-		p.name(strings.TrimPrefix(u.Endpoint, "https://"), u.Registry)
+		endpoint := strings.TrimPrefix(u.Endpoint, "https://")
+		registry := u.Registry
+		if strings.HasSuffix(u.Endpoint, "//"+registry) {
+			registry = ""
+		}
+		p.name(endpoint, registry)
 		if u.Reason != "" {
 			p.add(`<small class=said>`)
 			p.ago(u.ErrorAt, doc.At)
@@ -43,7 +48,7 @@ func upstreams(p *page, doc *status.Document, _ status.View) {
 			p.badge("warn", "failing")
 			p.add(`<small>%d in a row</small>`, u.Failures)
 		default:
-			p.badge("good", "well")
+			p.badge("good", "healthy")
 		}
 		left := "–"
 		if u.Remaining != nil {
@@ -156,7 +161,7 @@ func (p *page) image(i *status.Image, doc *status.Document) {
 		kind = i.Kind
 	}
 	p.add(`<tr><th scope=row>`)
-	p.name(name, i.Registry, platforms, kind, status.ShortDigest(i.Digest))
+	p.title(name)
 	p.add(`<span class=badges>`)
 	for _, b := range []struct {
 		yes  bool
@@ -174,7 +179,9 @@ func (p *page) image(i *status.Image, doc *status.Document) {
 			p.badge(b.kind, b.word)
 		}
 	}
-	p.add(`</span></th><td class=num>%s</td><td class=num>`, status.Size(i.Size))
+	p.add(`</span>`)
+	p.details([]string{i.Registry, platforms, kind, status.ShortDigest(i.Digest)})
+	p.add(`</th><td class=num>%s</td><td class=num>`, status.Size(i.Size))
 	if doc.Mode == "mirror" {
 		p.ago(i.Used, doc.At)
 	} else {
