@@ -26,13 +26,13 @@ image: ## the image, both architectures, as dist/larder-image.tar; no Docker nee
 	go run -C test/release ./cmd/image -root $(CURDIR) -out $(CURDIR)/dist \
 		-version '$(VERSION)' -revision '$(REVISION)' -epoch '$(SOURCE_DATE_EPOCH)' -push '$(PUSH)'
 
-image-check: ## the image: built twice, by the Dockerfile, imported, pushed, every command run in it; a release (needs root)
+image-check: ## image and release, built twice; the image by its Dockerfile, imported, pushed, every command run in it (needs root)
 	test/release/run
 
 release: ## what is published of VERSION=v1.2.3, in dist/v1.2.3: docs/release.md
 	go run -C test/release ./cmd/release -root $(CURDIR) -out $(CURDIR)/dist -version '$(RELEASE)'
 
-release-check: ## the same, all compiled twice, and two releases of one commit (a quarter of an hour)
+release-check: ## the same, compiled twice (a quarter of an hour)
 	test/release/run --full
 
 test: ## vet, and every test of the module with the race detector (a few minutes)
@@ -112,6 +112,11 @@ crash: ## kill -9 at named points and at random, 100 rounds
 model: ## the registry against a model of it, killed 60 times; its power cut 60 times
 	go test -race -count 1 -timeout 90m -v ./test/model -steps 500 -kills 60
 	go test -race -count 1 -timeout 60m -v -run PowerCut ./store -cuts 60
+
+powercut: ## the same registry on a file system whose power is cut 30 times (needs root)
+	command -v mkfs.xfs >/dev/null || apt-get install -y -qq xfsprogs >/dev/null
+	go test -race -count 1 -timeout 60m -v ./test/model -steps 250 -kills 30 -cut ext4
+	go test -race -count 1 -timeout 60m -v ./test/model -steps 250 -kills 30 -cut xfs
 
 status-check: ## the status page in Chromium: screens, colours, scripts, a pull that is watched (2 minutes)
 	test/status/run
