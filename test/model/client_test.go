@@ -62,7 +62,8 @@ func (i *image) digest() string { return string(digest.FromBytes(i.body)) }
 
 // do sends one request to the process that runs now.
 func (c *client) do(method, target string, body []byte, header ...string) (answer, error) {
-	base, err := url.Parse(c.p.where())
+	where := c.p.where()
+	base, err := url.Parse(where)
 	if err != nil {
 		return answer{}, err
 	}
@@ -89,6 +90,10 @@ func (c *client) do(method, target string, body []byte, header ...string) (answe
 		return answer{}, errLost
 	}
 	if res.StatusCode >= 500 {
+		if !c.p.runs(where) { // it saw its disk go
+			c.count.lost.Add(1)
+			return answer{}, errLost
+		}
 		c.t.Errorf("%s %s: %d %s", method, target, res.StatusCode, content)
 	}
 	return answer{res.StatusCode, res.Header, content}, nil

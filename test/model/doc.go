@@ -9,6 +9,10 @@
 // either, until somebody looks. In the end everything is deleted, and nothing may
 // be left on disk.
 //
+// With -cut the registry lies on a file system of its own, in a loop device, whose
+// power is cut in the place of each kill (power_test.go): everything that was not
+// synced is lost, of the files as of the database.
+//
 // -steps and -kills say how much; little by default, thousands in `make model`.
 // There is no code here besides tests.
 package model

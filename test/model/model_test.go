@@ -20,12 +20,13 @@ import (
 var (
 	steps = flag.Int("steps", 25, "how many things each client does")
 	kills = flag.Int("kills", 3, "how many times the registry is killed")
+	cut   = flag.String("cut", "", "cut the power instead: the `KIND` of file system to make for that, ext4 or xfs (needs root)")
 )
 
 const clients = 6
 
 func TestRandomClientsAgainstAModel(t *testing.T) {
-	p := newProcess(t)
+	p := newProcess(t, *cut)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	repositories := []string{"team-a/app", "team-a/app/part", "team-b/app"}
@@ -76,7 +77,7 @@ func TestRandomClientsAgainstAModel(t *testing.T) {
 	}
 	for _, c := range all {
 		for _, i := range c.images {
-			for !i.gone && t.Context().Err() == nil {
+			for !i.gone && t.Context().Err() == nil && !t.Failed() {
 				c.deleteImage(i)
 			}
 		}

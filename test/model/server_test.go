@@ -3,6 +3,7 @@ package model
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -35,6 +36,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	flag.Parse()
+	if *cut != "" && os.Getenv(apart) == "" {
+		os.Exit(beApart())
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -107,6 +112,7 @@ func beRegistry(dir string) error {
 type process struct {
 	t    *testing.T
 	dir  string
+	disk *disk // that dir is on; nil for the machine's own
 	http *http.Client
 
 	mu     sync.Mutex
@@ -117,11 +123,17 @@ type process struct {
 	stderr *os.File
 }
 
-func newProcess(t *testing.T) *process {
+// newProcess starts one. kind is that of the file system to make for it, empty
+// for none.
+func newProcess(t *testing.T, kind string) *process {
 	p := &process{t: t, dir: t.TempDir(), up: make(chan struct{}), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
 	var err error
 	if p.stderr, err = os.Create(filepath.Join(t.TempDir(), "stderr")); err != nil {
 		t.Fatal(err)
+	}
+	if kind != "" {
+		p.disk = newDisk(t, kind)
+		p.dir = p.disk.dir
 	}
 	p.start()
 	t.Cleanup(func() {
@@ -162,17 +174,25 @@ func (p *process) start() {
 	close(p.up)
 }
 
-// kill ends the process as a crash does, and starts the next.
+// kill ends the process as a crash does, and starts the next. If it has a disk of
+// its own, the crash is a power cut: the process sees the disk go before it goes
+// itself, and has a moment to say what is not true any more.
 func (p *process) kill() {
 	p.t.Helper()
 	p.mu.Lock()
 	p.base, p.up = "", make(chan struct{})
 	cmd := p.cmd
 	p.mu.Unlock()
+	if p.disk != nil {
+		p.disk.cut()
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		p.t.Fatal(err)
 	}
 	_ = cmd.Wait() // of a process that was killed
+	if p.disk != nil {
+		p.disk.restore()
+	}
 	p.http.CloseIdleConnections()
 	p.start()
 }
@@ -201,6 +221,13 @@ func (p *process) complaints() string {
 		return err.Error()
 	}
 	return string(text[max(len(text)-8000, 0):])
+}
+
+// runs reports whether the process at this address is still meant to run.
+func (p *process) runs(base string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.base == base
 }
 
 // where is the address of the process that runs, once there is one.
