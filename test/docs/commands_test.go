@@ -72,6 +72,12 @@ type lookup struct {
 }
 
 func (l *lookup) command(words []string) error {
+	// What runs in a container is a command of its own.
+	if i := slices.Index(words, "--"); i > 0 && i+1 < len(words) {
+		if err := l.command(words[i+1:]); err != nil {
+			return err
+		}
+	}
 	switch filepath.Base(words[0]) {
 	case "larder":
 		return l.larder(words[1:])
@@ -162,9 +168,30 @@ func (l *lookup) make(words []string) error {
 	return nil
 }
 
-// kubectl looks for the files that are applied, where they are the repository's.
+var (
+	kindAndName = regexp.MustCompile(`(?m)^kind: (\w+)\nmetadata:\n(?:  name: ("?)([\w-]+)("?)$)`)
+	object      = regexp.MustCompile(`^(daemonset|deployment|statefulset|service|secret|configmap)/(larder[\w-]*)$`)
+)
+
+// kubectl looks for the files that are applied, where they are the repository's, and
+// for objects that the manifests have.
 func (l *lookup) kubectl(words []string) error {
+	manifests, err := os.ReadFile(filepath.Join(root, "manifests/all/larder.yaml"))
+	if err != nil {
+		return err
+	}
+	objects := map[string]bool{}
+	for _, m := range kindAndName.FindAllSubmatch(manifests, -1) {
+		objects[strings.ToLower(string(m[1]))+"/"+string(m[3])] = true
+	}
 	for i, word := range words {
+		named := word
+		if i+1 < len(words) && word == "validatingwebhookconfiguration" && strings.HasPrefix(words[i+1], "larder") {
+			named = word + "/" + words[i+1]
+		}
+		if (named != word || object.MatchString(named)) && !objects[named] {
+			return errors.New("the manifests have no " + named)
+		}
 		var name string
 		switch {
 		case i+1 < len(words) && (word == "-f" || word == "-k" || word == "--filename" || word == "--kustomize"):

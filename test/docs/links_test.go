@@ -79,7 +79,7 @@ func TestEveryPageIsLinked(t *testing.T) {
 		}
 	}
 	for _, p := range all {
-		if strings.HasPrefix(p.Name, "docs/") && !linked[p.Name] {
+		if strings.HasPrefix(p.Name, "docs/") && !record(p) && !linked[p.Name] {
 			t.Errorf("%s: no page links to it", p.Name)
 		}
 	}
