@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	section  = regexp.MustCompile(`(?m)^(registry_proxies|image_validation|webhook|central):`)
+	section  = regexp.MustCompile(`(?m)^(registry_proxies|image_validation|webhook|central|tracing):`)
 	entry    = regexp.MustCompile(`^ +- host:`)
 	named    = regexp.MustCompile(`\b(\w*(?:_file|docker_config|command)): *([^\s,}#]+)`)
 	shortens = regexp.MustCompile(`\$2y\$10\$…`)
