@@ -13,6 +13,7 @@ import (
 	"time"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/larder-registry/larder/test/release/licences"
 )
@@ -69,9 +70,46 @@ func TestOf(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("components\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	if err := schema(t).Validate(parsed(t, document)); err != nil {
+		t.Errorf("the document breaks CycloneDX' schema: %v", err)
+	}
 	if bom.Metadata.Timestamp != "2023-11-14T22:13:20Z" {
 		t.Errorf("made at %s", bom.Metadata.Timestamp)
 	}
+}
+
+// schema is CycloneDX' own, as the library brings it along for its tests.
+func schema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/CycloneDX/cyclonedx-go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const base = "http://cyclonedx.org/schema/"
+	c := jsonschema.NewCompiler()
+	for url, file := range map[string]string{"bom-1.6.schema.json": "bom-1.6.schema.json", "spdx.schema.json": "spdx.schema.json", "jsf-0.82.schema.json": "jsf-0.82.schemax.json"} {
+		content, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "schema", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.AddResource(base+url, parsed(t, content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compiled, err := c.Compile(base + "bom-1.6.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compiled
+}
+
+func parsed(t *testing.T, document []byte) any {
+	t.Helper()
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
 }
 
 // TestRefused: a document that does not fit the binary is none.
