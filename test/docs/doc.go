@@ -5,7 +5,8 @@
 //     namespaces of their own (run_test.go, sandbox_test.go), or see that the block
 //     says what it needs that is not here, and why;
 //   - look up the flags, make targets, files and chart values that are named
-//     anywhere, also in blocks that cannot be run (commands_test.go);
+//     anywhere, also in blocks that cannot be run (commands_test.go), and render
+//     what pages install by helm (render_test.go);
 //   - have `larder config check` read every snippet of configuration
 //     (snippets_test.go);
 //   - follow every relative link and anchor (links_test.go);
