@@ -45,9 +45,13 @@ func (p *mirrorProcess) pullWhole(t *testing.T, host string, img registry.Image,
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, page, err := p.get(t.Context(), "http://"+p.admin+"/status.json")
+	if err != nil || !bytes.Contains(page, []byte(`"names":true`)) {
+		t.Fatalf("the status is %s, %v", page, err)
+	}
 	for _, secret := range secrets {
-		if strings.Contains(p.output()+string(metrics), secret) {
-			t.Errorf("%s is in the log or the metrics", secret)
+		if strings.Contains(p.output()+string(metrics)+string(page), secret) {
+			t.Errorf("%s is in the log, the metrics or the status", secret)
 		}
 	}
 }

@@ -87,11 +87,11 @@ func registryStatus(d *depository, access ociserver.Authorizer, log *logrus.Entr
 
 // markPrivate marks what not everybody may pull.
 func markPrivate(ctx context.Context, s *registry.Survey, access ociserver.Authorizer) {
-	anyone, err := access.Authorize(ctx, oci.Caller{}, oci.Want{})
 	private := map[string]bool{}
 	for i := range s.Repositories {
 		r := &s.Repositories[i]
-		r.Private = err != nil || !anyone.May(ctx, r.Name, oci.ActionPull)
+		_, err := access.Authorize(ctx, oci.Caller{}, oci.Want{Repository: r.Name, Actions: []oci.Action{oci.ActionPull}})
+		r.Private = err != nil
 		private[r.Name] = r.Private
 	}
 	for i := range s.Images {

@@ -136,18 +136,18 @@ func writeSums(b *bytes.Buffer, d *status.Document) {
 	if d.Images != nil {
 		fmt.Fprintf(b, "  images    %d\n", d.Images.Total)
 	}
+	if r := d.Reviews; r != nil {
+		var counts []string
+		for _, decision := range slices.Sorted(maps.Keys(r.Counts)) {
+			counts = append(counts, fmt.Sprintf("%d %s", r.Counts[decision], clean(strings.ReplaceAll(decision, "_", " "))))
+		}
+		fmt.Fprintf(b, "  reviews   %s; policy %s\n", cmp.Or(strings.Join(counts, ", "), "none"), clean(r.Revision))
+	}
 }
 
+// writeVerdicts writes the last reviews that were denied, or would be.
 func writeVerdicts(b *bytes.Buffer, d *status.Document, width int) {
-	if d.Reviews == nil {
-		return
-	}
-	fmt.Fprintf(b, "  reviews  ")
-	for _, decision := range slices.Sorted(maps.Keys(d.Reviews.Counts)) {
-		fmt.Fprintf(b, " %d %s", d.Reviews.Counts[decision], clean(decision))
-	}
-	fmt.Fprintf(b, "; policy %s\n", clean(d.Reviews.Revision))
-	if len(d.Reviews.Denied) == 0 {
+	if d.Reviews == nil || len(d.Reviews.Denied) == 0 {
 		return
 	}
 	t := table{head: []string{"LAST DENIED", "VERDICT", "WHEN", "IMAGE"}}
