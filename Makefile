@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-cluster e2e-init vap manifests manifests-check image faults crash model powercut status-check check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-cluster e2e-init vap monitoring-check manifests manifests-check image faults crash model powercut status-check check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,8 @@ manifests: ## what is made from the Helm chart: manifests/ and its page's table 
 
 manifests-check: ## the chart and what is made from it, before a real API server (built once, minutes)
 	test/chart/run
+monitoring-check: ## metrics, dashboard, alerts and traces against running processes and Debian's Prometheus
+	test/monitoring/run
 
 bench-webhook: build ## the admission webhook at 2,000 reviews a second, for a minute
 	go test -count 1 -v -run TestLoad ./central/admission -load 60s
