@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-cluster e2e-init vap monitoring-check manifests manifests-check image faults crash model powercut status-check check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-cri bench-growth bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-cluster e2e-init vap monitoring-check manifests manifests-check image faults crash model powercut status-check check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ bench: ## against pulling directly, nginx and docker-registry: docs/performance.
 
 docs: ## every command of the documentation that runs on one machine, those of crane, regctl and skopeo, too
 	test/docs/run
+
+bench-growth: ## how the cost of a cold pull grows with clients, layers and their size (10 GiB at most)
+	test/bench/run -only growth
+
+bench-cri: ## containerd 2 pulls cold through CRI, directly and through the mirror (needs root)
+	test/e2e/run -tags bench -run TestColdPullByCRI
 
 conformance: ## the distribution spec's own suite against larder central (a minute)
 	test/official/run

@@ -52,6 +52,8 @@ type bench struct {
 	up      upstream
 	servers
 	table table
+	// extra are tables without bars.
+	extra []string
 }
 
 // measurement adds rows to the table.
@@ -77,11 +79,14 @@ func measurements() []measurement {
 	}
 }
 
+// growthOnly is measured when it is asked for by name, not with all others.
+const growthOnly = "growth"
+
 // run measures everything and leaves nothing behind but the table.
 func run(ctx context.Context, opts options) error {
 	only := strings.FieldsFunc(opts.only, func(r rune) bool { return r == ',' })
 	for _, name := range only {
-		if !slices.ContainsFunc(measurements(), func(m measurement) bool { return m.name == name }) {
+		if name != growthOnly && !slices.ContainsFunc(measurements(), func(m measurement) bool { return m.name == name }) {
 			return fmt.Errorf("there is no measurement %q", name)
 		}
 	}
@@ -116,7 +121,15 @@ func run(ctx context.Context, opts options) error {
 			return fmt.Errorf("measure %s: %w", m.name, err)
 		}
 	}
-	text := b.table.markdown()
+	if slices.Contains(only, growthOnly) {
+		if err := b.growth(ctx); err != nil {
+			return fmt.Errorf("measure growth: %w", err)
+		}
+	}
+	text := strings.Join(b.extra, "\n")
+	if len(b.table.rows) > 0 || text == "" {
+		text = b.table.markdown() + text
+	}
 	fmt.Print("\n", text)
 	if opts.out != "" {
 		if err := writeTable(opts.out, text); err != nil {

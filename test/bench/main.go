@@ -7,7 +7,7 @@
 // the program starts itself again as upstream (upstream.go), file server
 // (files.go), pulling clients (pull.go) and load (load.go); the servers it
 // compares are started in servers.go. The measurements are in cold.go, capped.go, uncapped.go,
-// crowd.go, hot.go, private.go, ranged.go, outage.go, memory.go and push.go; each adds rows to the table of table.go,
+// crowd.go, hot.go, private.go, ranged.go, outage.go, memory.go, push.go and growth.go; each adds rows to the table of table.go,
 // with the bar it has to pass. Every measurement is repeated, contenders taking
 // turns, and the table shows medians of ratios within one repetition.
 //
@@ -65,7 +65,7 @@ func dispatch(ctx context.Context, args []string) error {
 	flags.IntVar(&opts.reps, "reps", 5, "repetitions of every measurement")
 	flags.BoolVar(&opts.strict, "strict", false, "fail when a bar is missed")
 	flags.StringVar(&opts.out, "o", "", "file to write the table to; in a Markdown file with a line '<!-- bench -->', what follows the line up to '<!-- /bench -->' is replaced")
-	flags.StringVar(&opts.only, "only", "", "run only the measurements of this name: cold, capped, uncapped, small, many, crowd, memory, hot, private, range, outage, push; separated by commas")
+	flags.StringVar(&opts.only, "only", "", "run only the measurements of this name: cold, capped, uncapped, small, many, crowd, memory, hot, private, range, outage, push, and growth, which is a table of its own; separated by commas")
 	flags.BoolVar(&opts.keep, "keep", false, "keep the temporary directory")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp

@@ -19,8 +19,11 @@ type containerd struct {
 	old   bool // Debian's 1.6, else the pinned 2.x
 	byCRI bool // pull through CRI, as kubelet does, else with ctr
 	local bool // 2.x: CRI and ctr fetch by themselves, not the transfer service
-	chunk int  // concurrent_layer_fetch_buffer in bytes; 0 is containerd's default, off
-	name  string
+	// overlay has layers unpacked as on a node; else as copies, which works
+	// wherever the tests run.
+	overlay bool
+	chunk   int // concurrent_layer_fetch_buffer in bytes; 0 is containerd's default, off
+	name    string
 }
 
 // containerds are the rows of the matrix that are containerd's.
@@ -88,6 +91,9 @@ func (c containerd) fresh(t *testing.T, to target) node {
 	fetchCRI, fetchTransfer := "", fetch
 	if c.local { // the CRI plugin refuses to use the transfer service with its own setting
 		fetchCRI, fetchTransfer = fetch, ""
+	}
+	if c.overlay {
+		config = strings.ReplaceAll(config, `"native"`, `"overlayfs"`)
 	}
 	file := write(t, home, "config.toml", strings.NewReplacer(
 		"HOME", home, "LOCAL", fmt.Sprint(c.local), "FETCH_CRI", fetchCRI, "FETCH_TRANSFER", fetchTransfer, "ARCH", runtime.GOARCH,
