@@ -97,6 +97,7 @@ manifests: ## what is made from the Helm chart: manifests/ and its page's table 
 
 manifests-check: ## the chart and what is made from it, before a real API server (built once, minutes)
 	test/chart/run
+
 monitoring-check: ## metrics, dashboard, alerts and traces against running processes and Debian's Prometheus
 	test/monitoring/run
 
