@@ -11,6 +11,9 @@ import (
 // time, a section each; who comes besides gets it by sendfile.
 const nearby = 8
 
+// leastNear is what is worth a buffer, in bytes.
+const leastNear = 64 << 10
+
 // near sends files to clients on this host. Over a network sendfile saves a copy.
 // Over loopback it saves none: what it hands over are pages of the file, one by
 // one, and the client has to copy them, out of memory that no processor has in
@@ -43,9 +46,9 @@ func (n *near) of(r *http.Request) *near {
 }
 
 // send reads what src has, up to a section, and writes it in one go. It reports
-// false, and has done nothing, when it is nobody's turn.
+// false, and has done nothing, when it is nobody's turn, or too little.
 func (n *near) send(w io.Writer, src *io.LimitedReader) (sent int64, done bool, err error) {
-	if n == nil {
+	if n == nil || src.N < leastNear {
 		return 0, false, nil
 	}
 	select {
