@@ -29,6 +29,9 @@ func (s sandbox) files(w *world) error {
 		return err
 	}
 	for _, dir := range []string{"/usr", "/etc/alternatives"} {
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			continue // not Debian
+		}
 		if err := bindReadOnly(dir, at(dir)); err != nil {
 			return err
 		}
