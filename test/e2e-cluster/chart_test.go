@@ -96,13 +96,13 @@ func push(t *testing.T, s *suite) {
 
 	const image = central + "/team/app:1"
 	crane := filepath.Join(*binFlag, "crane")
-	if out, err := s.tool(t, crane, "", "copy", example+"/app:1", image); err == nil {
+	if out, err := s.tool(t, crane, "", "copy", example+"/pushed:1", image); err == nil {
 		t.Fatalf("anybody may push: %s", out)
 	}
 	if _, err := s.tool(t, crane, pusher, "auth", "login", central, "--username", "admin", "--password-stdin"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.tool(t, crane, "", "copy", example+"/app:1", image); err != nil {
+	if _, err := s.tool(t, crane, "", "copy", example+"/pushed:1", image); err != nil {
 		t.Fatal(err)
 	}
 	s.namespace(t, "pushed")

@@ -65,7 +65,8 @@ func (s *suite) addPublic(t *testing.T) []string {
 	repos := []string{"pause", "before"}
 	addImage(t, s.up, "pause", "1")
 	addImage(t, s.up, "before", "1")
-	repos = append(repos, "app")
+	repos = append(repos, "app", "pushed")
+	addImage(t, s.up, "pushed", "1", registry.NewLayer(4, mebibyte))
 	s.appLayer = addImage(t, s.up, "app", "1", registry.NewLayer(1, appLayer))
 	for i := range uint64(crowd) {
 		repos = append(repos, crowdRepo("killed", i), crowdRepo("rolled", i))
