@@ -66,11 +66,11 @@ func (f *fill) status() status.Fill {
 // Images tells of the images that are held, in no order, of at most 20,000, and
 // counts all. It says nothing of their platforms: see Platforms.
 func (m *Mirror) Images() (images []status.Image, total int) {
-	held, total := m.store.Holdings(maxListedImages)
-	images = make([]status.Image, len(held))
-	for i := range held {
-		images[i] = imageOf(&held[i])
-	}
+	total = m.store.Holdings(func(h *store.Holding) {
+		if len(images) < maxListedImages {
+			images = append(images, imageOf(h))
+		}
+	})
 	return images, total
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -38,56 +39,66 @@ type Holding struct {
 	Exposure string
 }
 
-// Holdings lists the images the store holds something of, at most n, in no
-// order, and counts all. It looks at a few at a time, so that nobody waits for
-// it long; what changes meanwhile may be missing or not.
-func (s *Store) Holdings(n int) (list []Holding, total int) {
+// root is what names an image, and its outermost image manifest.
+type root struct {
+	tag       string // empty: named by its digest
+	dgst      digest.Digest
+	confirmed time.Time
+}
+
+// Holdings calls f with every image the store holds something of, in no order,
+// and returns how many there were. It looks at a few at a time, so that nobody
+// waits for it long; what changes meanwhile may be missing or not. f is called
+// without locks, and what it is given is only good for the call.
+func (s *Store) Holdings(f func(*Holding)) (total int) {
 	s.mu.Lock()
 	names := make([]oci.Name, 0, len(s.repos))
 	for name := range s.repos {
 		names = append(names, name)
 	}
 	s.mu.Unlock()
-	seen := make(map[digest.Digest]bool)
+	seen := make(map[*record]bool)
+	batch := make([]Holding, 0, holdingsBatch)
 	for _, name := range names {
 		roots, exposure := s.roots(name)
-		total += len(roots)
-		roots = roots[:min(len(roots), max(n-len(list), 0))]
-		for len(roots) > 0 {
-			batch := roots[:min(len(roots), holdingsBatch)]
-			roots = roots[len(batch):]
+		for some := range slices.Chunk(roots, holdingsBatch) {
+			batch = batch[:0]
 			s.mu.Lock()
-			for _, root := range batch {
-				h := Holding{Reference: root.Reference, Root: root.Root, Confirmed: root.Confirmed, Exposure: exposure}
-				if s.measure(&h, seen) {
-					list = append(list, h)
+			for _, r := range some {
+				if rec := s.blobs[r.dgst]; rec != nil {
+					batch = append(batch, s.measure(name, r, rec, seen))
 				}
 			}
 			s.mu.Unlock()
+			for i := range batch {
+				batch[i].Exposure = exposure
+				f(&batch[i])
+			}
+			total += len(batch)
 		}
 	}
-	return list, total
+	return total
 }
 
-// roots lists the images of a repository: with the tag or digest that names
-// each, and when it was confirmed.
-func (s *Store) roots(name oci.Name) (list []Holding, exposure string) {
+// roots lists the images of a repository.
+func (s *Store) roots(name oci.Name) (list []root, exposure string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	repo := s.repos[name]
 	if repo == nil {
 		return nil, ""
 	}
+	list = make([]root, 0, len(repo.tags))
 	tagged := make(map[digest.Digest]bool, len(repo.tags))
 	for tag, t := range repo.tags {
 		tagged[t.Digest] = true
-		list = append(list, Holding{Reference: oci.Reference{Name: name, Tag: tag}, Root: t.Digest, Confirmed: t.Confirmed})
+		list = append(list, root{tag, t.Digest, t.Confirmed})
 	}
 	for dgst := range repo.links {
 		if rec := s.blobs[dgst]; rec == nil || rec.mediaType == "" || tagged[dgst] || s.listedIn(repo, dgst) {
 			continue
 		}
-		list = append(list, Holding{Reference: oci.Reference{Name: name, Digest: dgst}, Root: dgst})
+		list = append(list, root{dgst: dgst})
 	}
 	return list, repo.exposure.Kind
 }
@@ -95,65 +106,53 @@ func (s *Store) roots(name oci.Name) (list []Holding, exposure string) {
 // listedIn reports whether an image manifest that a repository vouches for lists
 // dgst. Store.mu is held.
 func (s *Store) listedIn(repo *repository, dgst digest.Digest) bool {
-	for _, parent := range s.parents[dgst] {
-		if _, ok := repo.links[parent]; ok {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.parents[dgst], func(parent digest.Digest) bool {
+		_, ok := repo.links[parent]
+		return ok
+	})
 }
 
-// measure adds up what is held of an image; false when its root is gone. seen
-// is for its own use. Store.mu is held.
-func (s *Store) measure(h *Holding, seen map[digest.Digest]bool) bool {
-	root := s.blobs[h.Root]
-	if root == nil {
-		return false
+// measure adds up what is held of an image. seen is for its own use. Store.mu is
+// held.
+func (s *Store) measure(name oci.Name, r root, rec *record, seen map[*record]bool) Holding {
+	h := Holding{Reference: oci.Reference{Name: name, Tag: r.tag}, Root: r.dgst, MediaType: rec.mediaType, Confirmed: r.confirmed}
+	if r.tag == "" {
+		h.Reference.Digest = r.dgst
 	}
-	h.MediaType = root.mediaType
 	h.Pinned = s.isPinned(h.Reference)
 	clear(seen)
-	complete := s.add(h, h.Root, root, seen)
-	h.Partial = !complete
-	return true
+	h.Partial = !s.add(&h, rec, seen)
+	return h
 }
 
 // add adds what is held of an image manifest or index, and reports whether all
-// of it is: of an index, all that one of its image manifests needs, as those for
-// other platforms are nobody's need here. Store.mu is held.
-func (s *Store) add(h *Holding, dgst digest.Digest, rec *record, seen map[digest.Digest]bool) (complete bool) {
-	seen[dgst] = true
+// of it is: of an index, all that its image manifests need that are held, as those
+// for other platforms are nobody's need here. Store.mu is held.
+func (s *Store) add(h *Holding, rec *record, seen map[*record]bool) (complete bool) {
+	seen[rec] = true
 	h.Size += rec.size
 	if rec.used.After(h.Used) {
 		h.Used = rec.used
 	}
-	if !oci.IsIndexType(rec.mediaType) {
-		complete = true
-		for _, child := range rec.children {
-			c := s.blobs[child]
-			if c == nil {
-				complete = false
-			} else if !seen[child] {
-				seen[child] = true
-				h.Size += c.size
-			}
-		}
-		return complete
-	}
-	held, whole := 0, 0
+	index := oci.IsIndexType(rec.mediaType)
+	held := 0
+	complete = true
 	for _, child := range rec.children {
-		if c := s.blobs[child]; c != nil && !seen[child] {
-			held++
-			if c.mediaType == "" {
-				seen[child] = true
-				h.Size += c.size
-				whole++
-			} else if s.add(h, child, c, seen) {
-				whole++
-			}
+		c := s.blobs[child]
+		switch {
+		case c == nil:
+			complete = complete && index
+			continue
+		case seen[c]:
+		case index && c.mediaType != "":
+			complete = s.add(h, c, seen) && complete
+		default:
+			seen[c] = true
+			h.Size += c.size
 		}
+		held++
 	}
-	return held > 0 && held == whole
+	return complete && (held > 0 || !index)
 }
 
 // Peek reads small content without that counting as a use: for looking at image

@@ -71,6 +71,6 @@ func (p *page) until(at, now time.Time) {
 
 // badge writes a word that stands out. kind is one of the style's: good, warn,
 // bad or none.
-func (p *page) badge(kind markup, word string) {
+func (p *page) badge(kind, word markup) {
 	p.add(`<span class="badge %s">%s</span>`, kind, word)
 }

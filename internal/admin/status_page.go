@@ -246,8 +246,10 @@ func (p *page) meter(name markup, value, most int64, text string, over bool) {
 	if over {
 		class = "bad"
 	}
-	p.add(`<li><span>%s</span><meter class=%s min=0 max="%d" value="%d" aria-label="%s"></meter><small>%s</small></li>`,
-		name, class, most, min(value, most), name, text)
+	most = max(most, 1)
+	value = min(value, most)
+	p.add(`<li><span>%s</span><div class="meter %s" role=meter aria-valuemin=0 aria-valuemax="%d" aria-valuenow="%d" aria-label="%s: %s">`, name, class, most, value, name, text)
+	p.add(`<svg viewBox="0 0 1000 1" preserveAspectRatio=none aria-hidden=true><rect width="%d" height=1 /></svg></div><small>%s</small></li>`, int64(float64(value)/float64(most)*1000), text)
 }
 
 // name writes what something is called, large, and what more there is to say of

@@ -166,18 +166,20 @@ func (p *page) image(i *status.Image, doc *status.Document) {
 	for _, b := range []struct {
 		yes  bool
 		kind markup
-		word string
+		word markup
 	}{
 		{i.Pinned, "none", "pinned"},
 		{i.Warm, "none", "kept warm"},
 		{i.Private && i.Repository != "", "none", "private"},
 		{i.Partial, "warn", "in part"},
 		{i.Referrers == 1, "none", "1 referrer"},
-		{i.Referrers > 1, "none", count(i.Referrers) + " referrers"},
 	} {
 		if b.yes {
 			p.badge(b.kind, b.word)
 		}
+	}
+	if i.Referrers > 1 {
+		p.add(`<span class=badge>%s referrers</span>`, count(i.Referrers))
 	}
 	p.add(`</span>`)
 	p.details([]string{i.Registry, platforms, kind, status.ShortDigest(i.Digest)})
@@ -243,8 +245,10 @@ func verdicts(p *page, doc *status.Document, _ status.View) {
 			p.badge("bad", "denied")
 		case "would_deny":
 			p.badge("warn", "would be denied")
+		case "allowed":
+			p.badge("good", "allowed")
 		default:
-			p.badge("good", v.Decision)
+			p.add(`<bdi>%s</bdi>`, v.Decision)
 		}
 		p.add(`<small>%s%s</small></td><td class=num>`, v.Mode, when(v.DryRun, " dry run"))
 		p.ago(v.At, doc.At)
@@ -262,11 +266,11 @@ func lastErrors(p *page, doc *status.Document, _ status.View) {
 	p.add(`<table><caption>From the log, the latest first</caption><thead><tr><th scope=col>What</th><th scope=col class=num>When</th></tr></thead><tbody>`)
 	for _, e := range doc.Errors.Items {
 		p.add(`<tr><th scope=row>`)
-		kind := markup("warn")
-		if e.Level != "warning" {
-			kind = "bad"
+		if e.Level == "warning" {
+			p.badge("warn", "warning")
+		} else {
+			p.badge("bad", "error")
 		}
-		p.badge(kind, e.Level)
 		p.add(` <bdi>%s</bdi>`, e.Message)
 		if e.Count > 1 {
 			p.add(` <span class=dim>%s times</span>`, count(e.Count))

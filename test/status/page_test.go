@@ -37,7 +37,7 @@ const faint = `(() => {
 const nameless = `[
 	...[...document.querySelectorAll("table")].filter(t => !t.caption || !t.caption.textContent.trim()),
 	...[...document.querySelectorAll("th")].filter(t => !t.scope),
-	...[...document.querySelectorAll("progress, meter, svg")].filter(p => !p.ariaLabel),
+	...[...document.querySelectorAll("progress, [role=meter], svg:not([aria-hidden])")].filter(p => !p.ariaLabel),
 	...[...document.querySelectorAll("input, select")].filter(i => i.labels.length === 0),
 	...[...document.querySelectorAll("[id]")].filter(e => document.querySelectorAll("#" + CSS.escape(e.id)).length > 1),
 ].slice(0, 5).map(e => e.outerHTML.slice(0, 120))`
