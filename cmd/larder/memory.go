@@ -43,7 +43,11 @@ func memory() rungroup.Service {
 			for {
 				select {
 				case <-tick.C:
-					floor = giveBack(floor)
+					was := floor
+					if floor = giveBack(floor); floor != was {
+						// Where it cannot be done the memory stays counted, and no more.
+						_ = forgetPages()
+					}
 				case <-ctx.Done():
 					return nil
 				}
