@@ -43,7 +43,7 @@ func TestMessages(t *testing.T) {
 			if len(want) == 0 {
 				t.Errorf("no page quotes %s", file)
 			}
-			out, err := sandbox{Script: prologue + helpers + string(text)}.run(t)
+			out, err := sandbox{Script: prologue + verbs + string(text)}.run(t)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,9 +72,9 @@ func anyLine(out, want string) bool {
 	return false
 }
 
-// helpers are for the scripts: a mirror or a registry that logs to a file, and the
+// verbs are for the scripts: a mirror or a registry that logs to a file, and the
 // requests that a client makes.
-const helpers = `
+const verbs = `
 mirror() { # starts one, and waits for it
 	larder mirror --data-dir /var/lib/larder "$@" >>mirror.log 2>&1 &
 	answers http://127.0.0.1:8000/healthz
