@@ -47,7 +47,10 @@ func everything(text string) *status.Document {
 		Fills:   &status.List[status.Fill]{Total: 4, Items: []status.Fill{{Registry: text, Repository: text, Digest: text, Size: 100, Bytes: 40, Rate: 10, Private: true}, {Digest: text, Size: -1}, {Digest: text, Size: 5, Ahead: true}}},
 		Upstreams: &status.List[status.Upstream]{Total: 9, Items: []status.Upstream{
 			{Endpoint: text, Registry: text, Breaker: "open", Until: now.Add(time.Minute), Error: text, Reason: "status", ErrorAt: now, Remaining: &left},
-			{Endpoint: text, Breaker: "half-open"}, {Endpoint: text, Breaker: "closed", QuietUntil: now.Add(time.Hour)}, {Endpoint: text, Failures: 2}, {Endpoint: text},
+			{Endpoint: text, Breaker: "half-open"},
+			{Endpoint: text, Breaker: "closed", QuietUntil: now.Add(time.Hour)},
+			{Endpoint: text, Failures: 2},
+			{Endpoint: text},
 		}},
 		Images: &status.List[status.Image]{Total: 7, At: now, Items: []status.Image{
 			{Registry: text, Repository: text, Tag: text, Digest: text, Kind: text, Platforms: []string{text}, Listed: 3, Size: 10, Used: now, Pinned: true, Warm: true, Partial: true, Private: true, Referrers: 2},
