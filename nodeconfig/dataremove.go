@@ -36,21 +36,26 @@ func (n *Node) RemoveData(dir string, dry bool) (removed int, err error) {
 	case !top.IsDir():
 		return 0, fmt.Errorf("remove %s: it is no directory", dir)
 	}
-	names, err := n.list(real)
-	if err != nil {
-		return 0, err
+	lock, taken, err := openDir(host, dry)
+	if lock != nil {
+		defer lock.Close()
 	}
-	if err := foreign(names); err != nil {
-		return 0, fmt.Errorf("remove %s: %w", dir, err)
+	var names []string
+	if err == nil {
+		names, err = n.list(real)
 	}
-	lock, err := os.Open(host)
-	if err != nil {
-		return 0, n.explain("open", dir, err)
+	if err == nil {
+		err = foreign(names)
 	}
-	defer lock.Close()
 	// A mirror locks the directory itself (store.LockDir).
-	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		return 0, fmt.Errorf("remove %s: %w: stop it first", dir, ErrDataInUse)
+	if err == nil && syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		err = fmt.Errorf("%w: stop it first", ErrDataInUse)
+	}
+	if err != nil {
+		if stat, ok := top.Sys().(*syscall.Stat_t); ok && taken {
+			err = errors.Join(err, os.Lchown(host, int(stat.Uid), int(stat.Gid)))
+		}
+		return 0, n.explain("remove", dir, err)
 	}
 	r := remover{node: n, device: device(top), dry: dry}
 	if err := r.empty(real); err != nil || dry {
@@ -61,6 +66,20 @@ func (n *Node) RemoveData(dir string, dry bool) (removed int, err error) {
 		return r.removed, nil // a mount: it cannot be removed from here
 	}
 	return r.removed, n.explainIf("remove", dir, err)
+}
+
+// openDir opens a directory. One that is closed to this process becomes its own
+// first, which CAP_CHOWN allows: taken.
+func openDir(host string, dry bool) (dir *os.File, taken bool, err error) {
+	dir, err = os.Open(host)
+	if errors.Is(err, fs.ErrPermission) && !dry && os.Lchown(host, os.Geteuid(), os.Getegid()) == nil {
+		taken = true
+		dir, err = os.Open(host)
+	}
+	if err != nil {
+		return nil, taken, err
+	}
+	return dir, taken, nil
 }
 
 // foreign returns ErrForeignData, wrapped, for a directory that holds something
