@@ -176,31 +176,32 @@ func (w *world) spoil(t *testing.T, dir string) {
 // join has three readers of one download.
 func (w *world) join(t *testing.T, n uint64) {
 	t.Helper()
-	gate, readers := w.readers(t, t.Context(), 10*n+5)
+	gate := registry.NewGate()
+	readers := w.readers(t, t.Context(), 10*n+5, registry.Fault{Gate: gate, At: 200 << 10})
 	gate.Open()
 	readers.Wait()
 	w.open.Set()
 }
 
-// hold has a download with three readers held half way, until the test ends.
+// hold has a download with three readers go on, slowly, until the test ends.
 func (w *world) hold(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	gate, readers := w.readers(t, ctx, 7)
+	readers := w.readers(t, ctx, 7, registry.Fault{Rate: 300})
 	t.Cleanup(func() {
 		cancel()
 		readers.Wait()
-		gate.Open()
 	})
 }
 
-// readers has three clients read a blob that the upstream holds back before its
-// end. They end with the blob, or with ctx.
-func (w *world) readers(t *testing.T, ctx context.Context, seed uint64) (*registry.Gate, *sync.WaitGroup) {
+// readers has three clients read a blob that the upstream does not send at once.
+// They end with the blob, or with ctx.
+func (w *world) readers(t *testing.T, ctx context.Context, seed uint64, slow registry.Fault) *sync.WaitGroup {
 	t.Helper()
-	gate, readers := registry.NewGate(), &sync.WaitGroup{}
+	readers := &sync.WaitGroup{}
 	b := w.open.AddBlob("slow", "application/octet-stream", registry.Random(seed, 300<<10))
-	w.open.Set(registry.Fault{On: registry.Blobs, Match: func(r registry.Request) bool { return strings.Contains(r.Path, b.Digest.String()) }, Gate: gate, At: 200 << 10})
+	slow.On, slow.Match = registry.Blobs, func(r registry.Request) bool { return strings.Contains(r.Path, b.Digest.String()) }
+	w.open.Set(slow)
 	target := "http://" + w.mirror.addr + "/v2/slow/blobs/" + b.Digest.String() + "?ns=" + url.QueryEscape(w.open.Host())
 	for range 3 {
 		readers.Go(func() {
@@ -220,5 +221,5 @@ func (w *world) readers(t *testing.T, ctx context.Context, seed uint64) (*regist
 		}
 		return nil
 	})
-	return gate, readers
+	return readers
 }
