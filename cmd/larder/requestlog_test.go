@@ -17,8 +17,12 @@ import (
 func TestRequestLinesAreLikeAllOthers(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
 	fields := []ociserver.Field{
-		{Key: "bytes", Number: 1 << 40}, {Key: "client", Text: "127.0.0.1:5"}, {Key: "duration_ms", Number: 0.125},
-		{Key: "repository", Text: `a "b" <c>`}, {Key: "status", Number: 200}, {Key: "tag", Text: "a=b"},
+		{Key: "bytes", Number: 1 << 40},
+		{Key: "client", Text: "127.0.0.1:5"},
+		{Key: "duration_ms", Number: 0.125},
+		{Key: "repository", Text: `a "b" <c>`},
+		{Key: "status", Number: 200},
+		{Key: "tag", Text: "a=b"},
 	}
 	entry := &logrus.Entry{Time: at, Level: logrus.InfoLevel, Message: "request", Data: logrus.Fields{
 		"bytes": int64(1 << 40), "client": "127.0.0.1:5", "duration_ms": 0.125, "repository": `a "b" <c>`, "status": 200, "tag": "a=b",
