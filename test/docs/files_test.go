@@ -59,6 +59,11 @@ func (s sandbox) files(w *world) error {
 	if err := copyFile(s.Binary, at("usr/local/bin/larder"), 0o755); err != nil {
 		return err
 	}
+	if s.Curl != "" {
+		if err := copyFile(s.Curl, at("usr/local/bin/curl"), 0o755); err != nil {
+			return err
+		}
+	}
 	for name, text := range w.files() {
 		if err := os.WriteFile(at(name), []byte(text), 0o644); err != nil {
 			return err

@@ -42,6 +42,9 @@ func binary(t *testing.T) string {
 }
 
 func TestMain(m *testing.M) {
+	if isCurl() {
+		os.Exit(curl(os.Args[1:]))
+	}
 	if len(os.Args) > 2 && os.Args[1] == inside {
 		os.Exit(runInside(os.Args[2]))
 	}

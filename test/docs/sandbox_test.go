@@ -29,6 +29,7 @@ const patience = 3 * time.Minute
 type sandbox struct {
 	Dir    string   // becomes the root directory
 	Binary string   // becomes /usr/local/bin/larder
+	Curl   string   // becomes /usr/local/bin/curl, if there is one
 	Path   []string // further directories with programs
 	Script string   // run by bash in /root
 	// Expect is what the script has to leave in /out/0, /out/1 …, as matches has it.
@@ -41,17 +42,20 @@ type expectation struct{ Where, Text string }
 // run runs the sandbox to its end and gives its output. An error has it, too.
 func (s sandbox) run(t *testing.T) (string, error) {
 	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.Dir, s.Binary = t.TempDir(), binary(t)
+	if *clients == "" {
+		s.Curl = self
+	}
 	spec, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "sandbox.json")
 	if err := os.WriteFile(file, spec, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
