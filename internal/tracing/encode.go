@@ -152,7 +152,7 @@ func attributes(attrs []attribute.KeyValue) []keyValue {
 			f := a.Value.AsFloat64()
 			kv.Value.Double = &f
 		default:
-			text := a.Value.Emit()
+			text := a.Value.String()
 			kv.Value.String = &text
 		}
 		list = append(list, kv)

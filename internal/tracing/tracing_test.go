@@ -344,7 +344,7 @@ func TestWhatACollectorSays(t *testing.T) {
 
 // TestItIsTold: a warning when the collector is gone, and a word when it is back.
 func TestItIsTold(t *testing.T) {
-	var answers = make(chan int, 4)
+	answers := make(chan int, 4)
 	for _, status := range []int{200, 503, 503, 200} {
 		answers <- status
 	}
