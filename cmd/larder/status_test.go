@@ -79,8 +79,12 @@ func TestStatusOfAMirror(t *testing.T) {
 	p.pullWhole(t, up.Host(), registry.Image{Repo: "team/app", Tag: "v1", Blob: img.Blob, Config: img.Config, Layers: img.Layers})
 	p.pullWhole(t, up.Host(), img)
 	var doc status.Document
-	// What is counted is a second old at most, and longer where that takes long.
-	for deadline := time.Now().Add(patience); doc.Traffic == nil || status.Sum(doc.Traffic.Items).Requests < 6; {
+	// What is counted is a second old at most, and longer where that takes long. A
+	// layer is on disk a moment after its client has it.
+	pending := func() bool {
+		return doc.Traffic == nil || status.Sum(doc.Traffic.Items).Requests < 6 || len(doc.Images.Items) == 0 || doc.Images.Items[0].Partial
+	}
+	for deadline := time.Now().Add(patience); pending(); {
 		code, out, errs := larder("status", "--admin", p.admin, "--output", "json", "--find", "team/app")
 		doc = status.Document{}
 		if err := json.Unmarshal([]byte(out), &doc); code != 0 || errs != "" || err != nil || time.Now().After(deadline) {
@@ -93,11 +97,13 @@ func TestStatusOfAMirror(t *testing.T) {
 	if doc.Images.Total != 1 || doc.Images.Items[0].Name() != up.Host()+"/team/app" || doc.Images.Items[0].Size < 4<<20 || doc.Images.Items[0].Partial || !slices.Equal(doc.Images.Items[0].Platforms, []string{"linux/amd64"}) {
 		t.Errorf("images: %+v", doc.Images)
 	}
-	// The blobs of the first pull came from upstream, those of the second not.
-	if sum := status.Sum(doc.Traffic.Items); sum.Requests != 6 || sum.Hits != 3 || sum.Saved < 4<<20 || sum.Passed < 4<<20 || sum.Fetched < 4<<20 || sum.Misses != 0 {
+	// The blobs of the first pull came from upstream, those of the second not; what
+	// was started ahead of the first client may have been there when it asked.
+	sum := status.Sum(doc.Traffic.Items)
+	if sum.Requests != 6 || sum.Hits < 2 || sum.Hits > 5 || sum.Saved < 4<<20 || sum.Passed < 4<<20 || sum.Fetched < 4<<20 || sum.Misses != 0 {
 		t.Errorf("traffic: %+v", sum)
 	}
-	if c := doc.History.Counts; !slices.Equal(c["requests"], []int64{6}) || !slices.Equal(c["hits"], []int64{3}) {
+	if c := doc.History.Counts; !slices.Equal(c["requests"], []int64{6}) || !slices.Equal(c["hits"], []int64{int64(sum.Hits)}) {
 		t.Errorf("history: %+v", c)
 	}
 	if doc.Disk.Bytes < 4<<20 || doc.Disk.Limit != 1<<30 || doc.Disk.Blobs != 3 || doc.Disk.Total <= 0 || doc.Upstreams.Total != 1 || doc.Upstreams.Items[0].Breaker != "closed" || doc.Errors.Total != 0 {
@@ -107,7 +113,7 @@ func TestStatusOfAMirror(t *testing.T) {
 		t.Errorf("found: %s", out)
 	}
 	code, out, _ := larder("status", "--admin", p.admin)
-	for _, want := range []string{"larder mirror on ", ": ready, running for ", "hits      50 % of 6 requests", "of 1.0 GiB allowed", "IMAGE ", up.Host() + "/team/app:v1", "linux/amd64", "UPSTREAM", "healthy"} {
+	for _, want := range []string{"larder mirror on ", ": ready, running for ", " % of 6 requests", "of 1.0 GiB allowed", "IMAGE ", up.Host() + "/team/app:v1", "linux/amd64", "UPSTREAM", "healthy"} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("%d, no %q in\n%s", code, want, out)
 		}
