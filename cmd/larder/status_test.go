@@ -103,7 +103,7 @@ func TestStatusOfAMirror(t *testing.T) {
 	if sum.Requests != 6 || sum.Hits < 2 || sum.Hits > 5 || sum.Saved < 4<<20 || sum.Passed < 4<<20 || sum.Fetched < 4<<20 || sum.Misses != 0 {
 		t.Errorf("traffic: %+v", sum)
 	}
-	if c := doc.History.Counts; !slices.Equal(c["requests"], []int64{6}) || !slices.Equal(c["hits"], []int64{int64(sum.Hits)}) {
+	if c := doc.History.Counts; !slices.Equal(c["requests"], []int64{6}) || !slices.Equal(c["hits"], []int64{sum.Hits}) {
 		t.Errorf("history: %+v", c)
 	}
 	if doc.Disk.Bytes < 4<<20 || doc.Disk.Limit != 1<<30 || doc.Disk.Blobs != 3 || doc.Disk.Total <= 0 || doc.Upstreams.Total != 1 || doc.Upstreams.Items[0].Breaker != "closed" || doc.Errors.Total != 0 {
