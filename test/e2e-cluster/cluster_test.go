@@ -24,7 +24,7 @@ func TestCluster(t *testing.T) {
 	s := &suite{up: startUpstream(t), ca: newAuthority(t)}
 	trust(t, s.ca.pem())
 	authorities := bytes.Join([][]byte{s.up.CAPEM(), s.ca.pem()}, nil)
-	addLarder(t, s.up, "larder-registry/larder", "0.1.0", "first", authorities)
+	addLarder(t, s.up, "larder-registry/larder", "v0.1.0", "first", authorities)
 	addLarder(t, s.up, "larder-registry/larder", "0.1.1", "second", authorities)
 	s.up.SetAnonymous(append([]string{"larder-registry/larder"}, s.addPublic(t)...)...)
 
