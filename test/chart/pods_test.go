@@ -168,9 +168,9 @@ func TestConfigurationRestartsPods(t *testing.T) {
 func TestOwnImage(t *testing.T) {
 	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for want, args := range map[string][]string{
-		"ghcr.io/larder-registry/larder:v0.1.0":     nil,
+		"ghcr.io/larder-registry/larder:v0.1.0":    nil,
 		"ghcr.io/larder-registry/larder:v9":        {"--set", "image.tag=v9"},
-		"registry.example/a/larder:v0.1.0":          {"--set", "image.repository=registry.example/a/larder"},
+		"registry.example/a/larder:v0.1.0":         {"--set", "image.repository=registry.example/a/larder"},
 		"ghcr.io/larder-registry/larder@" + digest: {"--set", "image.tag=v9,image.digest=" + digest},
 		"127.0.0.1:5000/b/larder@" + digest:        {"--set", "image.repository=127.0.0.1:5000/b/larder,image.digest=" + digest},
 	} {
