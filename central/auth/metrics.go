@@ -13,6 +13,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Name: "larder_central_logins_total",
 		Help: "Credentials that were checked, by kind (password, token) and result (ok, refused, limited, error). Those known from the last minutes are not checked again.",
 	}, []string{"kind", "result"})}
+	// A counter that is seen for the first time has not risen: all begin at 0.
+	for _, kind := range []string{"password", "token"} {
+		for _, result := range []string{"ok", "refused", "limited", "error"} {
+			m.logins.WithLabelValues(kind, result)
+		}
+	}
 	if reg == nil {
 		reg = prometheus.NewRegistry()
 	}

@@ -86,7 +86,8 @@ func (w *world) privately(t *testing.T, name string, n uint64) {
 	host, path := w.private.Host(), "vault/manifests/"+name
 	w.ask(t, w.mirror, host, path)
 	w.pull(t, w.mirror, host, "vault", name, img, puller, secret)
-	for range 50 {
+	// More than one in ten seconds of the ten minutes that the alert looks at.
+	for range 150 {
 		w.ask(t, w.mirror, host, path, puller, "wrong")
 	}
 }
@@ -137,7 +138,8 @@ func (w *world) push(t *testing.T, name string) {
 	if status, _, body := do(t, http.MethodGet, base+"manifests/"+name, right, nil); status != http.StatusOK || body != manifest {
 		t.Errorf("pull: %d %s", status, body)
 	}
-	for range 30 {
+	// More than one in ten seconds of the ten minutes that the alert looks at.
+	for range 150 {
 		do(t, http.MethodGet, base+"tags/list", wrong, nil)
 	}
 	gc := exec.CommandContext(t.Context(), *larderFlag, "central", "gc", "--data-dir", filepath.Join(w.central.dir, "data"))
