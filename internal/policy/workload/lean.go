@@ -248,10 +248,10 @@ func (c *cutter) text() bool {
 
 // escape passes over what a backslash begins.
 func (c *cutter) escape() bool {
-	c.at += 2
-	if c.at > len(c.in) {
+	if c.at+1 == len(c.in) {
 		return false
 	}
+	c.at += 2
 	switch c.in[c.at-1] {
 	case 'b', 'f', 'n', 'r', 't', '\\', '/', '"':
 		return true

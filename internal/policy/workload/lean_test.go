@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestCut(t *testing.T) {
 		})
 	}
 	for _, bad := range notJSON() {
-		if got, ok := lean.Cut(nil, []byte(bad)); ok {
+		if got, ok := lean.Cut(nil, slices.Clip([]byte(bad))); ok {
 			t.Errorf("%q is JSON, and is cut to %q", bad, got)
 		}
 	}
@@ -63,7 +64,7 @@ func TestCut(t *testing.T) {
 
 func notJSON() []string {
 	return []string{
-		``, ` `, `{`, `}`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{a:1}`, `[1,]`, `[,]`, `{} {}`, `{"a":1 "b":2}`, `"`, `"\`, `"\x"`, `"\u12g4"`, `"\u12`,
+		``, ` `, `{`, `}`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{a:1}`, `[1,]`, `[,]`, `{} {}`, `{"a":1 "b":2}`, `"`, `"\`, `"12345\`, `"\x"`, `"\u12g4"`, `"\u12`,
 		"\"\n\"", `01`, `1.`, `.5`, `1e`, `1e+`, `-`, `+1`, `tru`, `nul`, `True`, `{"x":"\ud8"}`, "\x00", `{"a":[}]}`,
 		strings.Repeat("[", 10001) + strings.Repeat("]", 10001), strings.Repeat(`{"a":`, 10001) + "1" + strings.Repeat("}", 10001),
 	}
@@ -85,7 +86,8 @@ func FuzzCut(f *testing.F) {
 	}
 	typed, object := workload.NewLean[reads](), workload.NewLean[workload.Raw]()
 	f.Fuzz(func(t *testing.T, in string) {
-		cut, ok := typed.Cut(nil, []byte(in))
+		// Without room behind it, what reads beyond the end is noticed.
+		cut, ok := typed.Cut(nil, slices.Clip([]byte(in)))
 		if ok != json.Valid([]byte(in)) {
 			t.Fatalf("is it JSON? %v", ok)
 		}
