@@ -19,7 +19,7 @@ import (
 type mirrorFlags struct {
 	config       string
 	listen       []string
-	adminListen  string
+	adminListen  []string
 	dataDir      string
 	allow        string
 	drainTimeout time.Duration
@@ -57,7 +57,7 @@ turns traces on.`,
 	flags.SortFlags = false
 	flags.StringVar(&f.config, "config", "", "configuration `FILE`; none means the defaults")
 	flags.StringArrayVar(&f.listen, "listen", []string{"[::]:8000"}, "`ADDRESS` to serve clients on, host:port; may be repeated")
-	flags.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8001", "`ADDRESS` for /status, /healthz, /readyz, /metrics and /debug/pprof; empty for none")
+	flags.StringArrayVar(&f.adminListen, "admin-listen", []string{"127.0.0.1:8001"}, "`ADDRESS` for /status, /healthz, /readyz, /metrics and /debug/pprof; may be repeated; empty for none")
 	flags.StringVar(&f.dataDir, "data-dir", "./data", "`DIR` for cached content; made if missing")
 	flags.StringVar(&f.allow, "allow", "", "who is served: any, local, or a comma `LIST` of addresses, CIDRs and local (default: the file's allow, which is any)")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 25*time.Second, "how long requests in flight may take to finish at a stop")
@@ -74,8 +74,10 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 			return err
 		}
 	}
-	if f.adminListen != "" {
-		if err := checkAddress("admin-listen", f.adminListen); err != nil {
+	// An empty address stands for none.
+	f.adminListen = slices.DeleteFunc(f.adminListen, func(addr string) bool { return addr == "" })
+	for _, addr := range f.adminListen {
+		if err := checkAddress("admin-listen", addr); err != nil {
 			return err
 		}
 	}

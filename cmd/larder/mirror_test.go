@@ -320,15 +320,21 @@ func TestAnAddressInUseIsNamed(t *testing.T) {
 
 func TestSeveralListeners(t *testing.T) {
 	r, _, _ := image(t)
-	p := startMirror(t, t.TempDir(), r.Host(), "--listen", "127.0.0.2:0")
-	all := strings.Split(p.addr, ",")
-	if len(all) != 2 || !strings.HasPrefix(all[0], "127.0.0.1:") || !strings.HasPrefix(all[1], "127.0.0.2:") {
-		t.Errorf("listens on %s", all)
-	}
-	for _, addr := range all {
-		if status, _, err := p.get(t.Context(), "http://"+addr+"/readyz"); status != http.StatusOK || err != nil {
-			t.Error(addr, status, err)
+	p := startMirror(t, t.TempDir(), r.Host(), "--listen", "127.0.0.2:0", "--admin-listen", "127.0.0.2:0")
+	for path, listens := range map[string]string{"/readyz": p.addr, "/status": p.admin} {
+		all := strings.Split(listens, ",")
+		if len(all) != 2 || !strings.HasPrefix(all[0], "127.0.0.1:") || !strings.HasPrefix(all[1], "127.0.0.2:") {
+			t.Errorf("%s: listens on %s", path, all)
 		}
+		for _, addr := range all {
+			if status, _, err := p.get(t.Context(), "http://"+addr+path); status != http.StatusOK || err != nil {
+				t.Error(addr, path, status, err)
+			}
+		}
+	}
+	p.signal(t, syscall.SIGTERM)
+	if code := p.exit(t); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
 

@@ -21,7 +21,7 @@ const linger = 2 * time.Second
 // servers are the listening sockets and who answers there.
 type servers struct {
 	clients []server
-	admin   []server // one, or none
+	admin   []server
 }
 
 type server struct {
@@ -45,8 +45,8 @@ func (n *node) listenAll(ctx context.Context, f mirrorFlags, clients, operators 
 		}
 		all.clients = append(all.clients, server{l, ociserver.NewServer(clients, n.log)})
 	}
-	if f.adminListen != "" {
-		l, err := listen(ctx, f.adminListen)
+	for _, addr := range f.adminListen {
+		l, err := listen(ctx, addr)
 		if err != nil {
 			return all, err
 		}
@@ -82,8 +82,11 @@ func (n *node) serve(stop, now context.Context, drain time.Duration, all servers
 		clients = append(clients, warmer{mirror: n.mirror, log: n.log}.service(cfg))
 	}
 	beside := []rungroup.Service{{Name: "upstream client", Stop: n.closeUpstream}, memory(), n.requests.service()}
+	if len(all.admin) > 0 {
+		beside = append(beside, n.observer.service())
+	}
 	for _, s := range all.admin {
-		beside = append(beside, n.observer.service(), rungroup.Service{Name: "admin server", Run: s.run, Stop: s.close})
+		beside = append(beside, rungroup.Service{Name: "admin server " + s.listener.Addr().String(), Run: s.run, Stop: s.close})
 	}
 	return rungroup.Group{Grace: drain, Linger: linger, Log: n.log}.Run(stop, now,
 		[]rungroup.Service{{Name: "store", Stop: n.closeStore}},
