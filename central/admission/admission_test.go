@@ -316,6 +316,9 @@ func TestWhatIsNoReviewIsNoVerdict(t *testing.T) {
 		{name: "object is a list", body: strings.NewReader(asked{resource: "pods", kind: "Pod", op: "CREATE", object: l{}}.String()), status: 400, text: "read object"},
 		{name: "image is a number", body: strings.NewReader(pod(m{"containers": l{m{"image": 1}}}).String()), status: 400, text: "read object"},
 		{name: "a bad old object", body: strings.NewReader(asked{resource: "pods", kind: "Pod", op: "UPDATE", object: m{}, old: "x"}.String()), status: 400, text: "read old object"},
+		{name: "an object twice", body: strings.NewReader(with(`"object":{`, `"object":{"spec":{}},"object":{`)), status: 400, text: `"object" is there twice`},
+		{name: "containers twice", body: strings.NewReader(with(`"containers":[`, `"containers":[],"containers":[`)), status: 400, text: `"containers" is there twice`},
+		{name: "a request in other letters", body: strings.NewReader(with(`"request"`, `"Request"`)), status: 400, text: "it has no request"},
 		{name: "empty", body: strings.NewReader(""), status: 400, text: "unexpected end of JSON input"},
 		{name: "null", body: strings.NewReader("null"), status: 400, text: "is understood"},
 		{name: "a list", body: strings.NewReader("[]"), status: 400, text: "read review"},
@@ -362,18 +365,20 @@ func TestWhatIsNoReviewIsNoVerdict(t *testing.T) {
 	}
 }
 
-// uidOf reads the uid of a review, in the one way encoding/json has.
+// uidOf reads the uid of a review from plain maps, where the names of members count
+// letter by letter.
 func uidOf(t testing.TB, body string) string {
 	t.Helper()
-	var r struct {
-		Request struct {
-			UID string `json:"uid"`
-		} `json:"request"`
-	}
-	if err := json.Unmarshal([]byte(body), &r); err != nil {
+	var whole map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(body), &whole); err != nil {
 		t.Errorf("%q is answered, and is no JSON: %v", body, err)
 	}
-	return r.Request.UID
+	var request map[string]any
+	if err := json.Unmarshal(whole["request"], &request); err != nil {
+		t.Errorf("%q is answered, and has no request: %v", body, err)
+	}
+	uid, _ := request["uid"].(string)
+	return uid
 }
 
 func parse(t testing.TB, body []byte) (a answer) {

@@ -105,12 +105,10 @@ func (h *Handler) judge(w http.ResponseWriter, r *http.Request) (*request, outco
 	if err != nil {
 		return nil, outcome{}, err
 	}
-	body := buf.body.Bytes()
-	// What cannot be cut is not JSON, and encoding/json has the words for it.
-	if buf.lean, ok = h.lean.Cut(buf.lean[:0], body); ok {
-		body = buf.lean
+	if buf.lean, err = h.lean.Cut(buf.lean[:0], buf.body.Bytes()); err != nil {
+		return nil, outcome{}, fmt.Errorf("read review: %w", err)
 	}
-	req, err := decode(body)
+	req, err := decode(buf.lean)
 	if err != nil {
 		return nil, outcome{}, err
 	}

@@ -1,19 +1,13 @@
 package admission_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/larder-registry/larder/test/authority"
 	"github.com/larder-registry/larder/test/process"
 )
 
@@ -37,10 +31,10 @@ func measure(t *testing.T, span time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, key, trusted := certify(t)
+	roots := authority.Write(t, dir, "127.0.0.1").Pool()
 	p, err := process.Start(dir, "larder", *larderFlag, "central", "--serve", "webhook", "--shutdown-delay", "0s", "--log-format", "json",
 		"--config", file("larder.yaml", []byte("webhook: {certificate: files}\nimage_validation: {default: Deny, allow: [ghcr.io/org, docker.io/library], deny: [ghcr.io/org/secret]}\n")),
-		"--webhook-listen", addr, "--admin-listen", admin, "--tls-cert", file("tls.crt", cert), "--tls-key", file("tls.key", key))
+		"--webhook-listen", addr, "--admin-listen", admin, "--tls-cert", filepath.Join(dir, "tls.crt"), "--tls-key", filepath.Join(dir, "tls.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +42,7 @@ func measure(t *testing.T, span time.Duration) {
 	if err := p.Ready(t.Context(), "http://"+admin+"/readyz"); err != nil {
 		t.Fatal(err)
 	}
-	clients := newLoad("https://"+addr, trusted)
+	clients := newLoad("https://"+addr, roots)
 	defer clients.client.CloseIdleConnections()
 	t.Logf("%d bytes a review, %d reviews a second", len(clients.reviews[0]), loadRate)
 	clients.send(t, loadRate, span/5) // warms up
@@ -86,29 +80,4 @@ func measure(t *testing.T, span time.Duration) {
 	if high > low+loadGrowth {
 		t.Errorf("memory grew from %d to %d bytes", low, high)
 	}
-}
-
-// certify makes a certificate for 127.0.0.1 that signs itself.
-func certify(t *testing.T) (certPEM, keyPEM []byte, cert *x509.Certificate) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), cert
 }

@@ -79,7 +79,7 @@ const maxUID = 128
 // errNoObject is a review that says an object is made or changed, and has none.
 var errNoObject = errors.New("the request has no object")
 
-// decode reads a review. What it returns has a uid to answer to, an operation
+// decode reads a review that was cut. What it returns has a uid to answer to, an operation
 // that is known, and an object where the operation needs one.
 func decode(body []byte) (*request, error) {
 	var r review

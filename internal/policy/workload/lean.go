@@ -1,8 +1,10 @@
 package workload
 
 import (
+	"bytes"
 	"encoding/json"
-	"maps"
+	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 )
@@ -17,64 +19,104 @@ func (r *Raw) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Lean cuts JSON down to what a Go type reads of it. Most of a pod is of no
-// matter here, and encoding/json, which is what reads the rest, goes over every
-// byte several times; a Lean does so once. It is safe for concurrent use.
+// Lean cuts JSON down to what a Go type reads of it, and reads it as an API
+// server does (sigs.k8s.io/json): the names of members count letter by letter.
+// encoding/json takes them in any case, and the last of several wins, so that
+// "Containers" behind "containers" would hide from it what the cluster runs.
+//
+// Most of a pod is of no matter here, and encoding/json, which is what reads the
+// rest, goes over every byte several times; a Lean does so once. It is safe for
+// concurrent use.
 type Lean struct{ whole *shape }
 
 // shape is what a value is cut down to; nil leaves it as it is. A value that is
 // neither an object nor an array is never cut.
 type shape struct {
-	// members of an object, by their names in lower case; nil keeps all.
-	members map[string]*shape
+	// members of an object, by their names; nil keeps all.
+	members map[string]member
 	// elements of an array.
 	elements *shape
 }
 
-// NewLean makes the Lean for what encoding/json reads into a T.
-func NewLean[T any]() *Lean { return &Lean{shapeOf(reflect.TypeFor[T]())} }
+// member is what a member of an object is cut down to, and its bit in the set of
+// those that were there.
+type member struct {
+	shape *shape
+	bit   uint64
+}
+
+// maxMembers is how many fields a struct can have that a Lean is made of.
+const maxMembers = 64
+
+// NewLean makes the Lean for what encoding/json reads into a T. A struct in T has
+// at most 64 fields; it panics at more.
+func NewLean[T any]() *Lean {
+	return &Lean{shapeOf(reflect.TypeFor[T](), map[reflect.Type]*shape{})}
+}
 
 // shapeOf follows the rules of encoding/json, as far as types here make use of
-// them; what it does not know it keeps.
-func shapeOf(t reflect.Type) *shape {
+// them; what it does not know it keeps. known are the structs whose shape was
+// begun: one can hold others of its type.
+func shapeOf(t reflect.Type, known map[reflect.Type]*shape) *shape {
 	switch {
 	case t == reflect.TypeFor[Raw]():
-		return shapeOf(reflect.TypeFor[manifest]())
+		return shapeOf(reflect.TypeFor[manifest](), known)
 	case reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()):
 		return nil
 	case t.Kind() == reflect.Pointer:
-		return shapeOf(t.Elem())
+		return shapeOf(t.Elem(), known)
 	case t.Kind() == reflect.Slice, t.Kind() == reflect.Array:
-		return &shape{elements: shapeOf(t.Elem())}
+		return &shape{elements: shapeOf(t.Elem(), known)}
 	case t.Kind() != reflect.Struct:
 		return nil
+	case known[t] != nil:
+		return known[t]
 	}
-	s := &shape{members: map[string]*shape{}}
-	for f := range t.Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		switch {
-		case f.Anonymous && name == "":
-			// Its fields are the struct's.
-			if inner := shapeOf(f.Type); inner != nil {
-				maps.Copy(s.members, inner.members)
-			}
-		case name == "":
-			s.members[strings.ToLower(f.Name)] = shapeOf(f.Type)
-		default:
-			s.members[strings.ToLower(name)] = shapeOf(f.Type)
-		}
+	s := &shape{members: map[string]member{}}
+	known[t] = s
+	s.fields(t, known)
+	if len(s.members) > maxMembers {
+		panic(fmt.Sprintf("%v has more than %d fields", t, maxMembers))
 	}
 	return s
 }
 
+// fields adds what encoding/json reads into the fields of a struct. Those of an
+// embedded one are the struct's.
+func (s *shape) fields(t reflect.Type, known map[reflect.Type]*shape) {
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Anonymous && name == "" {
+			s.fields(f.Type, known)
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		s.members[name] = member{shapeOf(f.Type, known), 1 << len(s.members)}
+	}
+}
+
 // Cut appends to dst what matters of data. Reading that gives the same as reading
-// data. Where data is not JSON it reports false, and what was appended is of no
-// use.
-func (l *Lean) Cut(dst, data []byte) ([]byte, bool) {
+// data, but for names in other letters, which are left out. It fails where data
+// is not JSON, and where a member that matters is there twice: no API server
+// sends such an object, and which of the two counts is a matter of opinion. What
+// was appended is of no use then.
+func (l *Lean) Cut(dst, data []byte) ([]byte, error) {
 	c := cutter{in: data, out: dst}
 	ok := c.value(l.whole, 0)
 	c.space()
-	return c.out, ok && c.at == len(data)
+	switch {
+	case c.twice != "":
+		return c.out, fmt.Errorf("%q is there twice", c.twice)
+	case ok && c.at == len(data):
+		return c.out, nil
+	}
+	// encoding/json has the words for what is wrong.
+	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
+		return c.out, err
+	}
+	return c.out, errors.New("not understood")
 }
 
 // maxDepth is how deep encoding/json goes.
@@ -86,6 +128,8 @@ type cutter struct {
 	in  []byte
 	at  int
 	out []byte
+	// twice names a member that was there before.
+	twice string
 }
 
 // value copies the next value cut down to s.
@@ -106,7 +150,7 @@ func (c *cutter) value(s *shape, depth int) bool {
 // object copies the members of an object that are in s.
 func (c *cutter) object(s *shape, depth int) bool {
 	c.out = append(c.out, '{')
-	first := true
+	var seen uint64
 	ok := c.each('}', depth, func() bool {
 		from := c.at
 		if !c.text() {
@@ -117,44 +161,37 @@ func (c *cutter) object(s *shape, depth int) bool {
 		if !c.take(':') {
 			return false
 		}
-		member, known := s.member(name[1 : len(name)-1])
+		m, known := s.member(name)
 		if !known {
 			return c.skip(depth)
 		}
-		if !first {
+		if seen&m.bit != 0 {
+			c.twice = string(name[1 : len(name)-1])
+			return false
+		}
+		if seen != 0 {
 			c.out = append(c.out, ',')
 		}
-		first = false
+		seen |= m.bit
 		c.out = append(append(c.out, name...), ':')
-		return c.value(member, depth)
+		return c.value(m.shape, depth)
 	})
 	c.out = append(c.out, '}')
 	return ok
 }
 
-// member says whether a member counts. encoding/json takes names in any case; one
-// that is escaped or has letters of other scripts is not looked at closely, and
-// kept.
-func (s *shape) member(name []byte) (member *shape, known bool) {
-	var lower [64]byte
-	for i, b := range name {
-		switch {
-		case b >= 0x80, b == '\\':
-			return nil, true
-		case i == len(lower):
-			continue
-		case 'A' <= b && b <= 'Z':
-			b += 'a' - 'A'
-		}
-		if i < len(lower) {
-			lower[i] = b
-		}
+// member finds a member by its name as it is written, in quotes.
+func (s *shape) member(name []byte) (m member, known bool) {
+	if bytes.IndexByte(name, '\\') < 0 {
+		m, known = s.members[string(name[1:len(name)-1])]
+		return m, known
 	}
-	if len(name) > len(lower) {
-		return nil, false // no name here is as long
+	var plain string
+	if json.Unmarshal(name, &plain) != nil {
+		return m, false // it is a string: its end was found
 	}
-	member, known = s.members[string(lower[:len(name)])]
-	return member, known
+	m, known = s.members[plain]
+	return m, known
 }
 
 // array copies an array, each element cut down to s: places count.

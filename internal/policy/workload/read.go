@@ -63,16 +63,20 @@ type document struct {
 	err error
 }
 
-// objects adds what the document holds.
-func (d *document) objects(to []Object) ([]Object, error) {
-	if itemKind, list := strings.CutSuffix(d.Kind, "List"); list {
-		for i := range d.Items {
-			item := &d.Items[i]
-			if item.Kind == "" {
-				item.Kind = itemKind // the API leaves it out in a list of one kind
-			}
-			to, _ = item.objects(to) // err is only set at the top
+// objects adds what the document holds. kubectl takes for a list whatever has
+// items, of whatever kind it is.
+func (d *document) objects(to []Object) (_ []Object, err error) {
+	itemKind, list := strings.CutSuffix(d.Kind, "List")
+	for i := range d.Items {
+		item := &d.Items[i]
+		if item.Kind == "" && list {
+			item.Kind = itemKind // the API leaves it out in a list of one kind
 		}
+		if to, err = item.objects(to); err != nil {
+			return to, fmt.Errorf("items[%d]: %w", i, err)
+		}
+	}
+	if list {
 		return to, d.err
 	}
 	if d.Kind == "" && d.err == nil {
@@ -95,10 +99,18 @@ func ours(kind string) bool {
 
 // jsonDocuments reads one JSON object after the other.
 func jsonDocuments(in io.Reader) func() (*document, error) {
-	dec := json.NewDecoder(in)
+	dec, lean := json.NewDecoder(in), NewLean[document]()
 	return func() (*document, error) {
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return nil, err
+		}
+		cut, err := lean.Cut(nil, raw)
+		if err != nil {
+			return nil, err
+		}
 		var d document
-		err := dec.Decode(&d)
+		err = json.Unmarshal(cut, &d)
 		if _, wrongType := errors.AsType[*json.UnmarshalTypeError](err); wrongType {
 			d.err, err = err, nil
 		}

@@ -8,11 +8,12 @@
 // can be: the object itself, spec.template, spec.jobTemplate, and template, so
 // that custom resources built like a Deployment are understood too.
 //
-// A [Lean] cuts JSON down to what is looked at, for who has much to read.
+// JSON is read as an API server reads it, which is not how encoding/json does: see
+// [Lean], which also cuts it down to what is looked at.
 //
 // The package judges nothing: what an image may be is decided by
-// internal/policy. It refuses what is not JSON or YAML, and objects of a known
-// kind whose images are not text.
+// internal/policy. It refuses what is not JSON or YAML, what says something twice,
+// and objects of a known kind whose images are not text.
 package workload
 
 import (
@@ -49,11 +50,19 @@ type Object struct {
 	Images []Image
 }
 
-// Parse reads one object in JSON, of any kind. It fails where data is not JSON,
-// and where what should be a container or its image is something else.
+// objects cuts one object.
+var objects = NewLean[Raw]()
+
+// Parse reads one object in JSON, of any kind, with names as a [Lean] takes them.
+// It fails where a Lean does, and where what should be a container or its image
+// is something else.
 func Parse(data []byte) (Object, error) {
 	var m manifest
-	if err := json.Unmarshal(data, &m); err != nil {
+	cut, err := objects.Cut(nil, data)
+	if err == nil {
+		err = json.Unmarshal(cut, &m)
+	}
+	if err != nil {
 		return Object{}, fmt.Errorf("read object: %w", err)
 	}
 	return m.object(), nil

@@ -91,6 +91,8 @@ func TestRead(t *testing.T) {
 		"a list as YAML":        {"apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n  spec: {containers: [{image: a}]}\n- kind: CronJob\n  spec: {jobTemplate: {spec: {template: {spec: {containers: [{image: b}]}}}}}\n", "a b", ""},
 		"a list as JSON":        {`{"apiVersion":"v1","kind":"List","items":[{"kind":"Pod","spec":{"containers":[{"image":"a"}]}}]}`, "a", ""},
 		"the API's list":        {`{"kind":"PodList","items":[{"metadata":{"name":"p"},"spec":{"containers":[{"image":"a"}]}}]}`, "a", ""},
+		"a list in disguise":    {`{"kind":"ConfigMap","items":[{"kind":"Pod","spec":{"containers":[{"image":"a"}]}}]}`, "a", ""},
+		"an item of no kind":    {`{"kind":"List","items":[{"spec":{"containers":[{"image":"a"}]}}]}`, "", "read document 1: items[0]: not a Kubernetes object"},
 		"JSON after JSON":       {"{\"kind\":\"Pod\",\"spec\":{\"containers\":[{\"image\":\"a\"}]}}\n{\"kind\":\"Pod\"}", "a", ""},
 		"an anchor":             {"kind: Pod\nspec: {containers: [{image: &i a}, {image: *i}]}", "a a", ""},
 		"a number":              {"kind: Pod\nspec: {containers: [{image: 1.50}]}", "1.50", ""},
