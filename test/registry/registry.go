@@ -27,6 +27,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/larder-registry/larder/test/authority"
 )
 
 // Options say what kind of registry to be. The zero value is a public one, on
@@ -86,8 +88,9 @@ type Options struct {
 // called at any time from any goroutine.
 type Server struct {
 	opts   Options
-	secret string // signs storage URLs
-	ca     *authority
+	secret string          // signs storage URLs
+	ca     []byte          // PEM; nil without TLS
+	leaf   tls.Certificate // that it signed
 	shape  *shape
 	record record
 
@@ -131,11 +134,10 @@ func New(opts Options) (*Server, error) {
 	s.opts.Tokens = opts.Tokens || opts.ECRPublic
 	s.record.init()
 	if opts.TLS {
-		ca, err := newAuthority(opts.Names)
-		if err != nil {
-			return nil, fmt.Errorf("make certificate authority: %w", err)
+		var err error
+		if s.ca, s.leaf, err = certify(opts.Names); err != nil {
+			return nil, fmt.Errorf("make certificate: %w", err)
 		}
-		s.ca = ca
 	}
 	free := "127.0.0.1:0"
 	if opts.IPv6 {
@@ -187,11 +189,21 @@ func (s *Server) StorageHost() string {
 
 // CAPEM is the certificate authority that signed the server's certificate, as
 // PEM; nil without TLS.
-func (s *Server) CAPEM() []byte {
-	if s.ca == nil {
-		return nil
+func (s *Server) CAPEM() []byte { return s.ca }
+
+// certify makes a certificate for loopback and names, and the authority that
+// signed it.
+func certify(names []string) (ca []byte, leaf tls.Certificate, err error) {
+	a, err := authority.New("larder test registry CA")
+	if err != nil {
+		return nil, leaf, err
 	}
-	return s.ca.pem
+	cert, key, err := a.Issue(time.Now().Add(24*time.Hour), append([]string{"localhost", "127.0.0.1", "::1"}, names...)...)
+	if err != nil {
+		return nil, leaf, err
+	}
+	leaf, err = tls.X509KeyPair(cert, key)
+	return a.PEM(), leaf, err
 }
 
 func (s *Server) scheme() string {
@@ -289,7 +301,7 @@ func (s *Server) listen(p *site) error {
 		} else {
 			p.srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 		}
-		p.srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{s.ca.leaf}, NextProtos: protos}
+		p.srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{s.leaf}, NextProtos: protos}
 	}
 	srv, served := p.srv, make(chan struct{})
 	p.served = served
