@@ -243,7 +243,7 @@ func stateOf(u status.Upstream, now time.Time) string {
 	case u.Breaker == "open":
 		return "left alone for " + status.Span(u.Until.Sub(now))
 	case u.Breaker == "half-open":
-		return "being tried"
+		return "to be tried again"
 	case !u.QuietUntil.IsZero():
 		return "asked for quiet for " + status.Span(u.QuietUntil.Sub(now))
 	case u.Failures > 0:

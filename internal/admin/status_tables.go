@@ -38,7 +38,7 @@ func upstreams(p *page, doc *status.Document, _ status.View) {
 			p.until(u.Until, doc.At)
 			p.add(`</small>`)
 		case u.Breaker == "half-open":
-			p.badge("warn", "being tried")
+			p.badge("warn", "to be tried again")
 		case !u.QuietUntil.IsZero():
 			p.badge("warn", "asked for quiet")
 			p.add(`<small>for `)

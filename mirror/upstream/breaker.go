@@ -30,7 +30,8 @@ type Health int
 const (
 	// Closed: requests pass.
 	Closed Health = iota
-	// HalfOpen: one request is on its way to see whether the endpoint is back.
+	// HalfOpen: the pause is over. The next request finds out whether the
+	// endpoint is back, or one that is on its way does; others fail at once.
 	HalfOpen
 	// Open: requests fail at once.
 	Open
@@ -53,7 +54,8 @@ type EndpointState struct {
 	Health Health
 	// Failures in a row.
 	Failures int
-	// Until is when an open breaker lets a request through; zero if closed.
+	// Until is when a breaker that opened lets a request through, past when it
+	// is half-open; zero if closed.
 	Until time.Time
 	// QuietUntil is when it may be asked again, after it asked to be left
 	// alone; zero if it did not.
@@ -69,17 +71,16 @@ type EndpointState struct {
 // breakers has one breaker for each endpoint asked lately, by scheme://host:
 // what is down is the server, for every entry and repository alike.
 type breakers struct {
-	now     func() time.Time
-	metrics *metrics
-	log     *logrus.Entry
+	now func() time.Time
+	log *logrus.Entry
 
 	mu sync.Mutex // guards all, and the breakers in it
 	by *lru[string, *breaker]
 }
 
 func newBreakers(now func() time.Time, m *metrics, log *logrus.Entry) *breakers {
-	b := &breakers{now: now, metrics: m, log: log, by: newLRU[string, *breaker](maxBreakers)}
-	b.by.evicted = func(origin string, _ *breaker) { m.forgetBreaker(origin) }
+	b := &breakers{now: now, log: log, by: newLRU[string, *breaker](maxBreakers)}
+	m.watch(b.state)
 	return b
 }
 
@@ -94,14 +95,15 @@ type breaker struct {
 	last     mishap
 }
 
-func (b *breaker) health() Health {
+// health is what a request meets now.
+func (b *breaker) health(now time.Time) Health {
 	switch {
 	case b.until.IsZero():
 		return Closed
-	case b.probing:
-		return HalfOpen
-	default:
+	case now.Before(b.until):
 		return Open
+	default:
+		return HalfOpen
 	}
 }
 
@@ -110,7 +112,6 @@ func (bs *breakers) get(origin string) *breaker {
 	if !ok {
 		b = &breaker{origin: origin}
 		bs.by.put(origin, b)
-		bs.metrics.breaker(origin, Closed)
 	}
 	return b
 }
@@ -121,15 +122,12 @@ func (bs *breakers) admit(origin string) (*ticket, bool) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	b := bs.get(origin)
-	if b.until.IsZero() {
-		return &ticket{breakers: bs, breaker: b}, true
-	}
-	if b.probing || bs.now().Before(b.until) {
+	health := b.health(bs.now())
+	if health == Open || b.probing {
 		return nil, false
 	}
-	b.probing = true
-	bs.metrics.breaker(origin, HalfOpen)
-	return &ticket{breakers: bs, breaker: b, probe: true}, true
+	b.probing = health == HalfOpen
+	return &ticket{breakers: bs, breaker: b, probe: b.probing}, true
 }
 
 // shy reports whether origin is to be asked after the others.
@@ -142,10 +140,10 @@ func (bs *breakers) shy(origin string) bool {
 func (bs *breakers) state() map[string]EndpointState {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
-	states := map[string]EndpointState{}
+	states, now := map[string]EndpointState{}, bs.now()
 	bs.by.all(func(origin string, b *breaker) {
 		states[origin] = EndpointState{
-			Health: b.health(), Failures: b.failures, Until: b.until,
+			Health: b.health(now), Failures: b.failures, Until: b.until,
 			Label: b.last.label, Error: b.last.text, Reason: b.last.reason, ErrorAt: b.last.at,
 		}
 	})
@@ -213,7 +211,6 @@ func (t *ticket) release() {
 	defer t.breakers.mu.Unlock()
 	if t.spend() && t.probe {
 		t.breaker.probing = false
-		t.breakers.metrics.breaker(t.breaker.origin, t.breaker.health())
 	}
 }
 
@@ -229,7 +226,6 @@ func (t *ticket) close() {
 		t.breakers.log.WithField("endpoint", b.origin).Info("upstream answers again")
 	}
 	b.failures, b.until, b.probing = 0, time.Time{}, false
-	t.breakers.metrics.breaker(b.origin, Closed)
 }
 
 func (t *ticket) fail(weight int) {
@@ -246,7 +242,6 @@ func (t *ticket) fail(weight int) {
 	b.opened++
 	b.probing = false
 	b.until = bs.now().Add(pause)
-	bs.metrics.breaker(b.origin, Open)
 	bs.log.WithFields(logrus.Fields{"endpoint": b.origin, "failures": b.failures, "pause": pause.Round(time.Millisecond)}).
 		Warn("upstream fails, leaving it alone")
 }

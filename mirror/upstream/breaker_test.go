@@ -24,14 +24,12 @@ func fail(t *testing.T, bs *breakers) {
 	admit(t, bs).failure(1)
 }
 
-func wantHealth(t *testing.T, bs *breakers, want Health) {
+func wantHealth(t *testing.T, bs *breakers, reg prometheus.Gatherer, want Health) {
 	t.Helper()
 	got := bs.state()[there].Health
 	if got != want {
 		t.Errorf("breaker is %s, want %s", got, want)
 	}
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(bs.metrics.breakers)
 	if shown := series(t, reg)[`larder_breaker_state{endpoint=`+there+`}`]; shown != float64(got) {
 		t.Errorf("the metric says %v of a breaker that is %s", shown, got)
 	}
@@ -41,23 +39,26 @@ func wantHealth(t *testing.T, bs *breakers, want Health) {
 // give or take a fifth; in each, exactly one probe goes out at the end.
 func TestBreakerPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bs := newBreakers(time.Now, newMetrics(nil), quietLog())
+		reg := prometheus.NewRegistry()
+		bs := newBreakers(time.Now, newMetrics(reg), quietLog())
 		for range breakerThreshold {
-			wantHealth(t, bs, Closed)
+			admit(t, bs).release()
+			wantHealth(t, bs, reg, Closed)
 			fail(t, bs)
 		}
 		for _, pause := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, 60 * time.Second, 60 * time.Second} {
-			wantHealth(t, bs, Open)
+			wantHealth(t, bs, reg, Open)
 			<-time.After(pause * 79 / 100)
 			if _, ok := bs.admit(there); ok {
 				t.Errorf("admitted before a pause of %v was over", pause)
 			}
 			<-time.After(pause * 42 / 100)
+			wantHealth(t, bs, reg, HalfOpen) // although nobody has asked since
 			probe, ok := bs.admit(there)
 			if !ok {
 				t.Fatalf("no probe after a pause of %v", pause)
 			}
-			wantHealth(t, bs, HalfOpen)
+			wantHealth(t, bs, reg, HalfOpen)
 			if _, ok := bs.admit(there); ok {
 				t.Error("a second request was admitted beside the probe")
 			}
@@ -129,9 +130,10 @@ func TestBreakerVerdicts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now := newClock()
-			bs := newBreakers(now.now, newMetrics(nil), quietLog())
+			reg := prometheus.NewRegistry()
+			bs := newBreakers(now.now, newMetrics(reg), quietLog())
 			test.steps(t, bs, now)
-			wantHealth(t, bs, test.want)
+			wantHealth(t, bs, reg, test.want)
 		})
 	}
 }
@@ -150,11 +152,13 @@ func admit(t *testing.T, bs *breakers) *ticket {
 func TestBreakersAreBounded(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	bs := newBreakers(time.Now, newMetrics(reg), quietLog())
+	late := admit(t, bs)
 	for i := range 3 * maxBreakers {
 		if ticket, ok := bs.admit(fmt.Sprintf("https://r%d.test", i)); ok {
 			ticket.success()
 		}
 	}
+	late.failure(breakerThreshold) // of an endpoint that has made room
 	if got := len(bs.state()); got != maxBreakers {
 		t.Errorf("%d breakers, want %d", got, maxBreakers)
 	}

@@ -6,10 +6,9 @@ import "container/list"
 // entries, so that clients who make up names cannot fill the memory. It has no
 // lock of its own.
 type lru[K comparable, V any] struct {
-	max     int
-	order   *list.List // of *pair[K, V], the most recent first
-	places  map[K]*list.Element
-	evicted func(K, V) // may be nil
+	max    int
+	order  *list.List // of *pair[K, V], the most recent first
+	places map[K]*list.Element
 }
 
 type pair[K comparable, V any] struct {
@@ -38,11 +37,7 @@ func (l *lru[K, V]) put(key K, value V) {
 	}
 	l.places[key] = l.order.PushFront(&pair[K, V]{key, value})
 	if l.order.Len() > l.max {
-		oldest := entryOf[K, V](l.order.Back())
-		l.remove(oldest.key)
-		if l.evicted != nil {
-			l.evicted(oldest.key, oldest.value)
-		}
+		l.remove(entryOf[K, V](l.order.Back()).key)
 	}
 }
 

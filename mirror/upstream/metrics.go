@@ -14,7 +14,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
 	remaining *prometheus.GaugeVec
-	breakers  *prometheus.GaugeVec
+	reg       prometheus.Registerer
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -34,13 +34,33 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "larder_upstream_ratelimit_remaining",
 			Help: "Requests left in the upstream's rate limit, as it said last.",
 		}, []string{"registry"}),
-		breakers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "larder_breaker_state",
-			Help: "Circuit breaker of an upstream endpoint: 0 closed, 1 half-open, 2 open.",
-		}, []string{"endpoint"}),
+		reg: reg,
 	}
-	reg.MustRegister(m.requests, m.bytes, m.remaining, m.breakers)
+	reg.MustRegister(m.requests, m.bytes, m.remaining)
 	return m
+}
+
+// watch has every breaker shown as state tells of it. It is called once.
+func (m *metrics) watch(state func() map[string]EndpointState) {
+	m.reg.MustRegister(breakerStates{state, prometheus.NewDesc("larder_breaker_state",
+		"Circuit breaker of an upstream endpoint: 0 closed, 1 half-open, 2 open.", []string{"endpoint"}, nil)})
+}
+
+// breakerStates asks for the states at each scrape: a pause ends by itself, and
+// when nobody asks the endpoint any more there is nobody to note it.
+type breakerStates struct {
+	state func() map[string]EndpointState
+	desc  *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (b breakerStates) Describe(to chan<- *prometheus.Desc) { to <- b.desc }
+
+// Collect implements prometheus.Collector.
+func (b breakerStates) Collect(to chan<- prometheus.Metric) {
+	for endpoint, s := range b.state() {
+		to <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, float64(s.Health), endpoint)
+	}
 }
 
 func (m *metrics) request(registry, code string) {
@@ -61,9 +81,3 @@ func (m *metrics) received(registry string) func(n int) {
 	counter := m.bytes.WithLabelValues(registry)
 	return func(n int) { counter.Add(float64(n)) }
 }
-
-func (m *metrics) breaker(origin string, h Health) {
-	m.breakers.WithLabelValues(origin).Set(float64(h))
-}
-
-func (m *metrics) forgetBreaker(origin string) { m.breakers.DeleteLabelValues(origin) }
