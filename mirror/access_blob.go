@@ -79,10 +79,17 @@ func (m *Mirror) mayFetch(ctx context.Context, g grant, dgst digest.Digest) erro
 
 // mayFollow reports, as an error, whether the caller may have what an opened
 // fill brings in. For one of a repository that not everybody may read, the
-// repository granted has to vouch itself.
+// repository granted has to vouch itself. A fill that resumes a partial which
+// lacks nothing asks the upstream nothing: then that has yet to be done.
 func (m *Mirror) mayFollow(ctx context.Context, g grant, f *fill) error {
-	if m.gate.standing(f.name).open() {
+	s := m.gate.standing(f.name)
+	if s.open() {
 		return nil
+	}
+	if !s.closed() {
+		if err := m.proveBlob(ctx, g, f.dgst); err != nil {
+			return err
+		}
 	}
 	if f.name != g.name {
 		if _, err := m.statUpstream(g.lasting().with(ctx), g, f.dgst); err != nil {

@@ -227,6 +227,50 @@ func TestWhatIsUnknownIsClosed(t *testing.T) {
 
 // TestPublicByDigestIsAskedAboutAgain has an image, pulled by nothing but its
 // digest, turn private.
+// A mirror killed right before it committed a blob finds all of it on disk, and
+// knows nothing of its repository. It has to ask the upstream who may have it.
+func TestAPartialThatLacksNothingIsAskedAbout(t *testing.T) {
+	for _, c := range []struct {
+		name, repo string
+		caller     oci.Credential
+		want       error
+	}{
+		{"everybody's", "open/app", nobody, nil},
+		{"the team's, to the team", repo, team, nil},
+		{"the team's, to nobody", repo, nobody, oci.ErrUnauthorized},
+		{"the team's, to a stranger", repo, stranger, oci.ErrUnauthorized},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			up, _, clk := closedUp(t, false)
+			b := up.AddBlob(c.repo, "", registry.Random(17, 3*mib))
+			fx := startClosed(t, up, t.TempDir(), clk, nil)
+			ingest, err := fx.store.Ingest(t.Context(), b.Digest, b.Size())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ingest.WriteAt(b.Bytes(), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(ingest.SaveHeld([]oci.Span{{End: b.Size()}}), ingest.Close()); err != nil {
+				t.Fatal(err)
+			}
+			name := oci.Name{Registry: fx.name.Registry, Repository: c.repo}
+			blob, err := fx.Blob(oci.WithAccess(t.Context(), &oci.Access{Credential: c.caller}), name, b.Digest)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("got %v, want %v", err, c.want)
+			}
+			if err == nil {
+				readAll(t, blob, section(b, 0, b.Size()))
+				blob.Close()
+			}
+			fx.settled(t, b.Digest)
+			if sent := up.Sent(b.Digest); sent != 0 {
+				t.Errorf("upstream sent %d bytes of a blob that lacks none", sent)
+			}
+		})
+	}
+}
+
 func TestPublicByDigestIsAskedAboutAgain(t *testing.T) {
 	up, image, clk := closedUp(t, true)
 	up.SetAnonymous(repo)
