@@ -90,7 +90,7 @@ func TestAReleasesLife(t *testing.T) {
 		if status, answer, _, err := c.call(t.Context(), http.MethodPut, path, "application/json", marshal(t, hooks)); err != nil || status != http.StatusOK {
 			t.Fatalf("status %d, %v: %s", status, err, answer)
 		}
-		for _, set := range []string{"webhook.timeoutSeconds=7", "webhook.exemptNamespaces[0]=flux-system"} {
+		for _, set := range []string{"webhook.failurePolicy=Fail", "webhook.exemptNamespaces[0]=flux-system"} {
 			if said, ok := c.helm(t, namespace, "upgrade", release, chartDir, "--reuse-values", "--set", set); !ok {
 				t.Fatal(said)
 			}
@@ -103,8 +103,8 @@ func TestAReleasesLife(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, w := range now.list("webhooks") {
-			if w.text("clientConfig", "caBundle") != bundle || fmt.Sprint(w.at("timeoutSeconds")) != "7" {
-				t.Errorf("%s trusts %q and has %v seconds", w.text("name"), w.text("clientConfig", "caBundle"), w.at("timeoutSeconds"))
+			if w.text("clientConfig", "caBundle") != bundle || len(w.list("namespaceSelector", "matchExpressions")[0]["values"].([]any)) != 5 {
+				t.Errorf("%s trusts %q and exempts %v", w.text("name"), w.text("clientConfig", "caBundle"), w.at("namespaceSelector"))
 			}
 		}
 	})

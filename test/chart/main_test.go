@@ -72,9 +72,6 @@ type valueSet struct {
 	args []string // of helm template
 }
 
-// everything turns on whatever can be turned on.
-const everything = "everything"
-
 // valueSets are those that manifests/ is rendered with, and those that turn on
 // what the others leave off.
 func valueSets(t testing.TB) []valueSet {
@@ -86,28 +83,10 @@ func valueSets(t testing.TB) []valueSet {
 			t.Fatalf("no values in %s (%v)", dir, err)
 		}
 		for _, file := range files {
-			set := valueSet{name: strings.TrimSuffix(filepath.Base(file), ".yaml"), args: []string{"--values", file}}
-			if set.name == everything {
-				set.args = append(set.args, "--set-file", "vap.manifest="+renderPolicy(t))
-			}
-			sets = append(sets, set)
+			sets = append(sets, valueSet{name: strings.TrimSuffix(filepath.Base(file), ".yaml"), args: []string{"--values", file}})
 		}
 	}
 	return sets
-}
-
-// renderPolicy has larder write the admission policies that vap.manifest takes.
-func renderPolicy(t testing.TB) string {
-	t.Helper()
-	out := program(t, *larderFlag, "policy", "render", "--format=vap", "--config", "testdata/policy.yaml")
-	if out.code != 0 {
-		t.Fatal(out.stderr)
-	}
-	file := filepath.Join(t.TempDir(), "vap.yaml")
-	if err := os.WriteFile(file, []byte(out.stdout), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 // The names that releases have here.

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -100,7 +101,7 @@ func TestProbesAskNobodyElse(t *testing.T) {
 					}
 					// With the admin port on loopback the kubelet has to be told.
 					host, local := c.text(probe, "httpGet", "host"), strings.HasPrefix(c.flag("admin-listen"), "127.0.0.1:")
-					if local != (host == "127.0.0.1") {
+					if local != (host == "127.0.0.1") || local != (w.kind() == "DaemonSet") {
 						t.Errorf("%s: %s of %s asks %q, and it listens on %s", set.name, probe, w.id(), host, c.flag("admin-listen"))
 					}
 				}
@@ -109,6 +110,32 @@ func TestProbesAskNobodyElse(t *testing.T) {
 	}
 	if probes < 20 {
 		t.Errorf("only %d probes were looked at", probes)
+	}
+}
+
+// TestMetricsAreReached from elsewhere when asked for, and from the node always:
+// runbooks ask there. What the operator chooses by labels has them.
+func TestMetricsAreReached(t *testing.T) {
+	for sets, want := range map[string]string{
+		"metrics.operator=false": "--admin-listen=127.0.0.1:8001",
+		"metrics.expose=true":    "--admin-listen=127.0.0.1:8001 --admin-listen=[$(HOST_IP)]:8001",
+		"metrics.operator=true,metrics.labels.release=prometheus": "--admin-listen=127.0.0.1:8001 --admin-listen=[$(HOST_IP)]:8001",
+	} {
+		objects := render(t, release, "--set", sets)
+		args := one(t, objects, "DaemonSet", "larder-mirror").containers()[1].args()
+		args = slices.DeleteFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "--admin-listen=") })
+		if got := strings.Join(args, " "); got != want {
+			t.Errorf("%s: %s, want %s", sets, got, want)
+		}
+		monitors := append(of(objects, "PodMonitor"), of(objects, "PrometheusRule")...)
+		if (len(monitors) == 2) != strings.Contains(sets, "operator=true") {
+			t.Errorf("%s: %d objects for the operator", sets, len(monitors))
+		}
+		for _, o := range monitors {
+			if o.text("metadata", "labels", "release") != "prometheus" {
+				t.Errorf("%s has labels %v", o.id(), o.at("metadata", "labels"))
+			}
+		}
 	}
 }
 
@@ -163,16 +190,15 @@ func TestConfigurationRestartsPods(t *testing.T) {
 	}
 }
 
-// TestOwnImage is asked for by tag, or by digest alone, and never at a registry of
+// TestOwnImage is asked for by tag, or by digest, and never at a registry of
 // Larder's own.
 func TestOwnImage(t *testing.T) {
 	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for want, args := range map[string][]string{
-		"ghcr.io/larder-registry/larder:v0.1.0":    nil,
-		"ghcr.io/larder-registry/larder:v9":        {"--set", "image.tag=v9"},
-		"registry.example/a/larder:v0.1.0":         {"--set", "image.repository=registry.example/a/larder"},
-		"ghcr.io/larder-registry/larder@" + digest: {"--set", "image.tag=v9,image.digest=" + digest},
-		"127.0.0.1:5000/b/larder@" + digest:        {"--set", "image.repository=127.0.0.1:5000/b/larder,image.digest=" + digest},
+		"ghcr.io/larder-registry/larder:v0.1.0": nil,
+		"ghcr.io/larder-registry/larder:v9":     {"--set", "image.tag=v9"},
+		"registry.example/a/larder:v0.1.0":      {"--set", "image.repository=registry.example/a/larder"},
+		"127.0.0.1:5000/b/larder:v9@" + digest:  {"--set", "image.repository=127.0.0.1:5000/b/larder,image.tag=v9@" + digest},
 	} {
 		for _, w := range workloads(render(t, release, append(args, "--set", "central.enabled=true,webhook.enabled=true")...)) {
 			for _, c := range w.containers() {

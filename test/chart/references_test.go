@@ -182,9 +182,6 @@ func TestInitAndMirrorAgree(t *testing.T) {
 			if declared["mirror"] != port || !strings.HasSuffix(mirror.flag("admin-listen"), ":"+declared["admin"]) {
 				t.Errorf("%s: the mirror listens on %s and %s, and declares %v", set.name, mirror.flag("listen"), mirror.flag("admin-listen"), declared)
 			}
-			if len(containers) == 1 {
-				continue
-			}
 			init := containers[0]
 			if init.flag("port") != port || init.flag("address") != "loopback" {
 				t.Errorf("%s: init names port %s at %s, the mirror listens on %s", set.name, init.flag("port"), init.flag("address"), port)

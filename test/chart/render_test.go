@@ -12,7 +12,7 @@ import (
 
 // rendered are the directories that are made from the chart.
 func rendered() []string {
-	return []string{"mirror", "central", "all", "overlays/eks", "overlays/bottlerocket", "overlays/undo"}
+	return []string{"mirror", "central", "all", "overlays/eks", "overlays/bottlerocket", "overlays/undo", "overlays/undo-eks"}
 }
 
 // TestManifestsAreInSync renders everything again and compares it, to the byte.

@@ -49,6 +49,13 @@ func TestARealAPIServerTakesEveryObject(t *testing.T) {
 			dry(t, parse(t, out.stdout))
 		})
 	}
+	t.Run("rendered policies", func(t *testing.T) {
+		out := program(t, *larderFlag, "policy", "render", "--format=vap", "--config", "testdata/policy.yaml")
+		if out.code != 0 {
+			t.Fatal(out.stderr)
+		}
+		dry(t, parse(t, out.stdout))
+	})
 	for _, kind := range []string{
 		"Namespace", "ServiceAccount", "ConfigMap", "Secret", "Service", "DaemonSet", "StatefulSet", "Deployment", "Ingress", "NetworkPolicy",
 		"PodDisruptionBudget", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "ValidatingWebhookConfiguration",

@@ -38,11 +38,9 @@ func TestWrongValues(t *testing.T) {
 		{"a runtime no kubelet uses", []string{"init.target=docker"}, []string{"/init/target'", "'containerd', 'k3s'"}},
 		{"a port by a flag", []string{"init.args[0]=--port=1"}, []string{"/init/args/0'"}},
 		{"no flag", []string{"init.args[0]=restart"}, []string{"/init/args/0'"}},
-		{"undo without init", []string{"init.undo=true", "init.enabled=false"}, []string{"init.undo: nothing is taken back while init.enabled is false"}},
 		{"undo without mirror", []string{"init.undo=true", "mirror.enabled=false"}, []string{"init.undo: nothing is taken back while mirror.enabled is false"}},
-		{"a digest that is none", []string{"image.digest=latest"}, []string{"/image/digest'"}},
+		{"a digest that is none", []string{"image.tag=v1@latest"}, []string{"/image/tag'"}},
 		{"a repository with a tag's name", []string{"image.repository=Registry/larder"}, []string{"/image/repository'"}},
-		{"a pull policy", []string{"image.pullPolicy=Sometimes"}, []string{"/image/pullPolicy'", "'IfNotPresent'"}},
 		{"a pull secret without a key", []string{"imagePullSecrets[0]=pull"}, []string{"/imagePullSecrets/0'"}},
 		{"a volume of no size", []string{"central.storage.size=large"}, []string{"/central/storage/size'"}},
 		{"two replicas of the registry", []string{"central.replicas=2"}, []string{"/central'", "'replicas' not allowed"}},
@@ -51,14 +49,12 @@ func TestWrongValues(t *testing.T) {
 		{"a registration by another name", []string{"webhook.config.webhook.registration=x"}, []string{"/webhook/config/webhook/registration'"}},
 		{"a failure policy", []string{"webhook.failurePolicy=Deny"}, []string{"/webhook/failurePolicy'", "'Ignore', 'Fail'"}},
 		{"Fail with one replica", []string{"webhook.failurePolicy=Fail", "webhook.replicas=1"}, []string{"webhook.replicas: 1 is too few"}},
-		{"a minute for a review", []string{"webhook.timeoutSeconds=60"}, []string{"/webhook/timeoutSeconds'", "30"}},
 		{"a namespace with a capital", []string{"webhook.exemptNamespaces[0]=Team"}, []string{"/webhook/exemptNamespaces/0'"}},
 		{"a certificate from nowhere", []string{"webhook.certificate.source=vault"}, []string{"/webhook/certificate/source'", "'cert-manager'"}},
 		{"a certificate that is not named", []string{"webhook.certificate.source=secret"}, []string{"webhook.certificate.secretName: it is empty"}},
 		{"a certificate nobody trusts", []string{"webhook.certificate.source=secret", "webhook.certificate.secretName=s"}, []string{"webhook.certificate.caBundle: it is empty"}},
 		{"an authority in base64", []string{"webhook.certificate.caBundle=LS0tLS1CRUdJTg=="}, []string{"/webhook/certificate/caBundle'"}},
-		{"a policy that was not rendered", []string{"vap.manifest=deny"}, []string{"/vap/manifest'"}},
-		{"a switch in words", []string{"metrics.podMonitor=yes please"}, []string{"/metrics/podMonitor'", "want boolean"}},
+		{"a switch in words", []string{"metrics.operator=yes please"}, []string{"/metrics/operator'", "want boolean"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var args []string

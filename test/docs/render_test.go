@@ -61,8 +61,8 @@ func render(words []string) (program string, args []string) {
 		args = append([]string{"template", "--kube-version", "1.34.0"}, words[1:verb]...)
 		for _, word := range words[verb+1:] {
 			// What it is rendered from is the chart; there is no release to
-			// reuse anything of, nor a file that a reader has made.
-			if word != "--reuse-values" && word != "--create-namespace" && word != "--wait" && !strings.HasSuffix(word, "=vap.yaml") && word != "--set-file" {
+			// reuse anything of.
+			if word != "--reuse-values" && word != "--reset-then-reuse-values" && word != "--create-namespace" && word != "--wait" {
 				args = append(args, word)
 			}
 		}

@@ -23,11 +23,7 @@ app.kubernetes.io/part-of: larder
 {{- end -}}
 
 {{- define "larder.image" -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
-{{- else -}}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
-{{- end -}}
 {{- end -}}
 
 {{/* What every container here is confined to. */}}
@@ -55,9 +51,9 @@ above, up to the limit, is for pages of files. */}}
     resourceFieldRef: {resource: requests.memory}
 {{- end -}}
 
-{{/* Where the mirror answers operators. */}}
+{{/* Whether others than the node may ask the admin ports. */}}
 {{- define "larder.exposed" -}}
-{{- if or .Values.metrics.expose .Values.metrics.podMonitor -}}true{{- end -}}
+{{- if or .Values.metrics.expose .Values.metrics.operator -}}true{{- end -}}
 {{- end -}}
 
 {{/* The registry's configuration file: with its ingress's name as the one
@@ -86,9 +82,6 @@ tokens are had by. */}}
 {{- with .Values -}}
 {{- if eq (int .mirror.port) (int .mirror.adminPort) -}}
 {{- fail (printf "mirror.adminPort: %d is mirror.port already; the two need different ports" (int .mirror.adminPort)) -}}
-{{- end -}}
-{{- if and .init.undo (not .init.enabled) -}}
-{{- fail "init.undo: nothing is taken back while init.enabled is false" -}}
 {{- end -}}
 {{- if and .init.undo (not .mirror.enabled) -}}
 {{- fail "init.undo: nothing is taken back while mirror.enabled is false" -}}
