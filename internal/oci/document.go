@@ -70,13 +70,14 @@ const MaxMediaType = maxArtifactType
 // ErrManifestInvalid, whose text says what to do about it.
 //
 // What two readers could take for two things is refused: a media type that is
-// not the Content-Type, layers beside manifests (CVE-2021-41190), and a field
-// that is there twice.
+// not the Content-Type, layers beside manifests (CVE-2021-41190), and a field, of
+// the document or of a descriptor in it, that is there twice. What was taken once
+// is taken again, under the MediaType it got: garbage is collected by it.
 func ParseDocument(content []byte, contentType string) (*Document, error) {
 	if len(content) > MaxManifestSize {
 		return nil, Errorf(ErrManifestInvalid, "the manifest has %d bytes; at most %d are taken", len(content), MaxManifestSize)
 	}
-	if err := checkFields(content); err != nil {
+	if err := checkFields(content, documentFields[:]); err != nil {
 		return nil, err
 	}
 	var doc document
@@ -129,7 +130,7 @@ func (doc *document) mediaType(contentType string) (string, error) {
 	switch {
 	case len(sent) > MaxMediaType || len(doc.MediaType) > MaxMediaType || !printable(sent) || !printable(doc.MediaType):
 		return "", Errorf(ErrManifestInvalid, "the media type is longer than %d characters, or not plain text", MaxMediaType)
-	case strings.HasPrefix(sent, "application/vnd.docker.distribution.manifest.v1"):
+	case isSchema1(sent) || isSchema1(essence(doc.MediaType)):
 		return "", Errorf(ErrManifestInvalid, "Docker's schema 1 is not taken: its digest is not that of its bytes; push schema 2 or OCI")
 	case doc.MediaType == "" && sent == "":
 		return "", Errorf(ErrManifestInvalid, "send the manifest's media type as Content-Type")
@@ -141,11 +142,17 @@ func (doc *document) mediaType(contentType string) (string, error) {
 	return doc.MediaType, nil
 }
 
+func isSchema1(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "application/vnd.docker.distribution.manifest.v1")
+}
+
 // checkShape holds the known kinds to their own fields.
 func (doc *document) checkShape(mediaType string) error {
 	switch {
 	case doc.Manifests != nil && (doc.Config != nil || doc.Layers != nil):
 		return Errorf(ErrManifestInvalid, "the manifest has both manifests and layers: it is ambiguous what it is")
+	case !doc.annotated():
+		return Errorf(ErrManifestInvalid, "annotations are texts by name")
 	case !IsManifestType(mediaType):
 		return nil
 	case doc.SchemaVersion != 2:
@@ -158,6 +165,12 @@ func (doc *document) checkShape(mediaType string) error {
 		return Errorf(ErrManifestInvalid, "an image manifest needs a config")
 	}
 	return nil
+}
+
+// annotated reports whether the annotations are what clients read, who are sent
+// those of all that refers to an image in one list.
+func (doc *document) annotated() bool {
+	return doc.Annotations == nil || json.Unmarshal(doc.Annotations, &map[string]string{}) == nil
 }
 
 // descriptor checks a descriptor.
@@ -179,10 +192,19 @@ func (c *child) elsewhere() bool {
 		strings.HasPrefix(c.MediaType, "application/vnd.docker.image.rootfs.foreign.")
 }
 
-// checkFields refuses a document that is no object, or that has one field twice:
-// in Go a field's name is compared without case, in most other languages not,
-// so "layers" and "Layers" would be one here and two there.
-func checkFields(content []byte) error {
+// The fields that document and child read.
+var (
+	documentFields = [...]string{
+		"schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "subject", "annotations",
+	}
+	childFields = [...]string{"mediaType", "digest", "size", "urls"}
+)
+
+// checkFields refuses a document that is no object, or that has one field twice,
+// itself or in a descriptor: in Go a field's name is compared without case, in
+// most other languages not, so "layers" and "Layers" would be one here and two
+// there.
+func checkFields(content []byte, fields []string) error {
 	dec := json.NewDecoder(bytes.NewReader(content))
 	first, err := dec.Token()
 	if err != nil || first != json.Delim('{') {
@@ -195,26 +217,48 @@ func checkFields(content []byte) error {
 		if err != nil || !ok {
 			return Errorf(ErrManifestInvalid, "the manifest is not JSON")
 		}
-		if field := fieldLike(name); field != "" {
-			if name != field || seen[field] {
-				return Errorf(ErrManifestInvalid, "the field %s is there twice, or in the wrong case", quote(name))
-			}
-			seen[field] = true
+		field := fieldLike(name, fields)
+		if field != "" && (name != field || seen[field]) {
+			return Errorf(ErrManifestInvalid, "the field %s is there twice, or in the wrong case", quote(name))
 		}
-		var skip json.RawMessage
-		if err := dec.Decode(&skip); err != nil {
+		seen[field] = true
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
 			return Errorf(ErrManifestInvalid, "the manifest is not JSON: %s", reasonOf(err))
+		}
+		if err := checkChildren(field, value); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// fieldLike gives the field that document would read under this name; empty for
-// one it does not know.
-func fieldLike(name string) string {
-	for _, field := range [...]string{
-		"schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "subject", "annotations",
-	} {
+// checkChildren is checkFields for the descriptors in one field of a document.
+// What is no descriptor is found when it is read.
+func checkChildren(field string, value json.RawMessage) error {
+	list := []json.RawMessage{value}
+	switch field {
+	case "config", "subject":
+	case "layers", "blobs", "manifests":
+		list = nil
+		_ = json.Unmarshal(value, &list)
+	default:
+		return nil
+	}
+	for _, child := range list {
+		if len(child) > 0 && child[0] == '{' {
+			if err := checkFields(child, childFields[:]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fieldLike gives the one of fields that is read under this name; empty for one
+// that is not read.
+func fieldLike(name string, fields []string) string {
+	for _, field := range fields {
 		if strings.EqualFold(name, field) {
 			return field
 		}

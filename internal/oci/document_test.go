@@ -3,6 +3,7 @@ package oci_test
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -46,8 +47,31 @@ func TestParseDocument(t *testing.T) {
 			t.Errorf("layers and %s: %v", twice, err)
 		}
 	}
-	if _, err := oci.ParseDocument([]byte(`{"schemaVersion":2,`+config+`,"layers":[],"x":1,"x":2}`), oci.MediaTypeManifest); err != nil {
+	// Also in descriptors, wherever there are some.
+	twofold := `{"digest":"` + d + `","Digest":"` + string(longDigest) + `","size":2}`
+	for _, c := range []struct{ doc, mediaType string }{
+		{`{"schemaVersion":2,"config":` + twofold + `}`, oci.MediaTypeManifest},
+		{`{"schemaVersion":2,` + config + `,"layers":[null,` + twofold + `]}`, oci.MediaTypeManifest},
+		{`{"schemaVersion":2,` + config + `,"subject":{"digest":"` + d + `","digest":"` + d + `"}}`, oci.MediaTypeManifest},
+		{`{"schemaVersion":2,"manifests":[` + twofold + `]}`, oci.MediaTypeIndex},
+		{`{"blobs":[` + twofold + `]}`, "x/y"},
+	} {
+		if _, err := oci.ParseDocument([]byte(c.doc), c.mediaType); !errors.Is(err, oci.ErrManifestInvalid) || !strings.Contains(err.Error(), "twice") {
+			t.Errorf("%s: %v", c.doc, err)
+		}
+	}
+	if _, err := oci.ParseDocument([]byte(`{"schemaVersion":2,`+config+`,"layers":[{"digest":"`+d+`","platform":{},"platform":{}}],"x":1,"x":2}`), oci.MediaTypeManifest); err != nil {
 		t.Errorf("a field nobody reads: %v", err)
+	}
+	for _, annotations := range []string{`"text"`, `{"a":1}`, `[]`} {
+		doc := `{"schemaVersion":2,` + config + `,"annotations":` + annotations + `}`
+		if _, err := oci.ParseDocument([]byte(doc), oci.MediaTypeManifest); !errors.Is(err, oci.ErrManifestInvalid) {
+			t.Errorf("annotations %s: %v", annotations, err)
+		}
+	}
+	// Its own word counts as much as the Content-Type's.
+	if _, err := oci.ParseDocument([]byte(`{"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}`), "application/json"); !errors.Is(err, oci.ErrManifestInvalid) {
+		t.Errorf("schema 1 in disguise: %v", err)
 	}
 }
 
@@ -61,6 +85,8 @@ func FuzzParseDocument(f *testing.F) {
 	f.Add(`{"blobs":[{"digest":"`+d+`"}]}`, "x/y")
 	f.Add(`{"Layers":[],"layers":[]}`, "x/y")
 	f.Add(strings.Repeat("[", 100), "x/y")
+	f.Add(`{"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}`, "application/json")
+	f.Add(`{"mediaType":" X/y; a","blobs":[{"digest":"`+d+`","diGest":""}],"annotations":{}}`, "x/Y")
 	f.Fuzz(func(t *testing.T, content, contentType string) {
 		doc, err := oci.ParseDocument([]byte(content), contentType)
 		if err != nil {
@@ -71,6 +97,9 @@ func FuzzParseDocument(f *testing.F) {
 		}
 		if doc.MediaType == "" || len(doc.MediaType) > oci.MaxMediaType {
 			t.Errorf("media type %q", doc.MediaType)
+		}
+		if again, err := oci.ParseDocument([]byte(content), doc.MediaType); err != nil || !reflect.DeepEqual(again, doc) {
+			t.Errorf("%+v as %s: %+v, %v", doc, doc.MediaType, again, err)
 		}
 		seen := map[digest.Digest]bool{}
 		for _, child := range doc.Children() {
@@ -84,13 +113,15 @@ func FuzzParseDocument(f *testing.F) {
 			t.Fatalf("taken, and not an object: %v", err)
 		}
 		for _, field := range []string{"layers", "blobs", "manifests"} {
-			var list []struct{ MediaType, Digest string }
+			var list []map[string]any // whose names count letter by letter
 			if json.Unmarshal(other[field], &list) != nil {
 				continue
 			}
 			for _, c := range list {
-				if !seen[digest.Digest(c.Digest)] && !strings.Contains(c.MediaType, "nondistributable") && !strings.Contains(c.MediaType, "foreign") {
-					t.Errorf("%s %q was not read", field, c.Digest)
+				dgst, _ := c["digest"].(string)
+				mediaType, _ := c["mediaType"].(string)
+				if !seen[digest.Digest(dgst)] && !strings.Contains(mediaType, "nondistributable") && !strings.Contains(mediaType, "foreign") {
+					t.Errorf("%s %q was not read", field, dgst)
 				}
 			}
 		}
