@@ -1,32 +1,12 @@
 package nodeconfig
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
-)
-
-// imdsPatience bounds everything that is asked of the instance metadata service,
-// over both of its addresses. On a machine that is no EC2 instance nobody
-// answers, and the node must boot all the same.
-const imdsPatience = 2 * time.Second
-
-// The instance metadata service's addresses (EC2 User Guide, "Access instance
-// metadata"). The IPv6 one answers only where it was enabled.
-const (
-	IMDSv4 = "http://169.254.169.254"
-	IMDSv6 = "http://[fd00:ec2::254]"
 )
 
 // Family is which kind of address is wanted.
@@ -61,17 +41,19 @@ type AddressConfig struct {
 	// HostIP is what the downward API says: one address, or several with
 	// commas (status.hostIPs).
 	HostIP string
-	// Endpoints are the metadata service's, in the order in which they are
-	// asked: IMDSv4 and IMDSv6 outside of tests.
+	// Endpoints are the metadata service's, those that are preferred first:
+	// IMDSv4 and IMDSv6 outside of tests. Without any it is not asked.
 	Endpoints []string
+	// Patience bounds what is asked of the service; a second if zero.
+	Patience time.Duration
 }
 
 // ErrNoAddress is returned by FindAddress, wrapped, when the source that was
 // named has no address of the family that was named.
 var ErrNoAddress = errors.New("no address")
 
-// FindAddress returns the address and, in words, where it is from. It asks the
-// metadata service for 2 s at most in all; ctx bounds it further.
+// FindAddress returns the address and, in words, where it is from. An error says
+// what was tried and what to do. ctx bounds it, besides cfg.Patience.
 func FindAddress(ctx context.Context, cfg AddressConfig) (netip.Addr, string, error) {
 	switch cfg.From {
 	case "loopback":
@@ -79,7 +61,7 @@ func FindAddress(ctx context.Context, cfg AddressConfig) (netip.Addr, string, er
 	case "imds":
 		addr, source, err := askIMDS(ctx, cfg)
 		if err != nil {
-			return netip.Addr{}, "", fmt.Errorf("ask the instance metadata service: %w", err)
+			return netip.Addr{}, "", fmt.Errorf("%w; name the address by --address", err)
 		}
 		return addr, source, nil
 	case "auto":
@@ -90,7 +72,7 @@ func FindAddress(ctx context.Context, cfg AddressConfig) (netip.Addr, string, er
 		if addr, ok := hostIP(cfg.HostIP, cfg.Family); ok {
 			return addr, "HOST_IP", nil
 		}
-		return loopback(cfg.Family), fmt.Sprintf("loopback, for want of another: no HOST_IP, and the instance metadata service: %v", err), nil
+		return loopback(cfg.Family), fmt.Sprintf("loopback, for want of another: HOST_IP has none, and %v; if the mirror is elsewhere, name it by --address", err), nil
 	}
 	addr, err := netip.ParseAddr(cfg.From)
 	if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
@@ -122,100 +104,4 @@ func hostIP(list string, f Family) (netip.Addr, bool) {
 		}
 	}
 	return found, found.IsValid()
-}
-
-// askIMDS asks one endpoint after the other for the instance's address. Each but
-// the last may take half of what time is left.
-func askIMDS(ctx context.Context, cfg AddressConfig) (netip.Addr, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, imdsPatience)
-	defer cancel()
-	var failures []error
-	for i, endpoint := range cfg.Endpoints {
-		ctx, cancel := ctx, context.CancelFunc(func() {})
-		if deadline, ok := ctx.Deadline(); ok && i < len(cfg.Endpoints)-1 {
-			ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
-		}
-		addr, what, err := askEndpoint(ctx, endpoint, cfg.Family)
-		cancel()
-		if err == nil {
-			return addr, "the instance metadata service (" + what + ")", nil
-		}
-		failures = append(failures, fmt.Errorf("%s: %w", endpoint, err))
-	}
-	return netip.Addr{}, "", cmp.Or(errors.Join(failures...), ErrNoAddress)
-}
-
-// askEndpoint asks with a session token only (IMDSv2): a service that gives none
-// is not asked without (IMDSv1), because whoever answers that way may be a proxy
-// or a trap. Proxies are bypassed, since the address means this machine.
-func askEndpoint(ctx context.Context, endpoint string, f Family) (netip.Addr, string, error) {
-	transport := imdsTransport()
-	defer transport.CloseIdleConnections()
-	client := imds.New(imds.Options{
-		Endpoint:       endpoint,
-		EnableFallback: aws.FalseTernary,
-		HTTPClient: &http.Client{
-			Transport: transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error {
-				return http.ErrUseLastResponse
-			},
-		},
-		// A token may expire between two requests; then one more try.
-		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
-			o.MaxAttempts = 2
-			o.MaxBackoff = 50 * time.Millisecond
-		}),
-	})
-	paths := []string{"local-ipv4", "ipv6"}
-	switch f {
-	case IPv4:
-		paths = paths[:1]
-	case IPv6:
-		paths = paths[1:]
-	default:
-	}
-	var failures []error
-	for _, path := range paths {
-		addr, err := askPath(ctx, client, path)
-		if err == nil && !f.fits(addr) {
-			err = fmt.Errorf("%w: %s is %s", ErrNoAddress, path, addr)
-		}
-		if err == nil {
-			return addr, path, nil
-		}
-		failures = append(failures, err)
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return netip.Addr{}, "", errors.Join(failures...)
-}
-
-// imdsTransport gives up on a service that is not there or, since answers to
-// containers are dropped at a hop limit of 1, is not heard.
-func imdsTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext,
-		ResponseHeaderTimeout: 700 * time.Millisecond,
-		DisableKeepAlives:     true,
-		Proxy:                 nil, // whatever the environment says
-	}
-}
-
-// askPath asks for one address.
-func askPath(ctx context.Context, client *imds.Client, path string) (netip.Addr, error) {
-	out, err := client.GetMetadata(ctx, &imds.GetMetadataInput{Path: path})
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("%s: %w", path, err)
-	}
-	defer out.Content.Close()
-	text, err := io.ReadAll(io.LimitReader(out.Content, 256))
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("%s: %w", path, err)
-	}
-	addr, err := netip.ParseAddr(strings.TrimSpace(string(text)))
-	if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
-		return netip.Addr{}, fmt.Errorf("%s: the answer is no address", path)
-	}
-	return addr.Unmap(), nil
 }

@@ -107,7 +107,7 @@ func TestIMDS(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := AddressConfig{From: "imds", Family: test.family, Endpoints: []string{serve(t, test.service)}}
+			cfg := AddressConfig{From: "imds", Family: test.family, Endpoints: []string{serve(t, test.service)}, Patience: time.Minute}
 			addr, source, err := FindAddress(t.Context(), cfg)
 			if test.want == "" {
 				if err == nil {
@@ -129,19 +129,54 @@ func TestIMDS(t *testing.T) {
 // for.
 func TestIMDSEndpoints(t *testing.T) {
 	good := serve(t, &metadata{paths: map[string]string{"local-ipv4": "10.1.2.3"}})
-	dead := "http://" + silent(t)
-	start := time.Now()
-	addr, _, err := FindAddress(t.Context(), AddressConfig{From: "imds", Endpoints: []string{dead, good}})
-	if err != nil || addr.String() != "10.1.2.3" {
-		t.Errorf("got %s (%v) with the second endpoint well", addr, err)
+	other := serve(t, &metadata{paths: map[string]string{"local-ipv4": "10.3.2.1"}})
+	dead := silent(t)
+	for _, endpoints := range [][]string{{good, other}, {good, "http://" + dead}, {"http://127.0.0.1:1", good}} {
+		addr, _, err := FindAddress(t.Context(), AddressConfig{From: "imds", Endpoints: endpoints, Patience: time.Minute})
+		if err != nil || addr.String() != "10.1.2.3" {
+			t.Errorf("got %s (%v) of %v", addr, err, endpoints)
+		}
 	}
-	addr, source, err := FindAddress(t.Context(), AddressConfig{From: "auto", Endpoints: []string{dead, dead}})
+	start := time.Now()
+	addr, source, err := FindAddress(t.Context(), AddressConfig{From: "auto", Endpoints: []string{"http://" + dead, "http://" + dead}})
 	if err != nil || addr.String() != "127.0.0.1" || !strings.HasPrefix(source, "loopback") {
 		t.Errorf("got %s from %q (%v) with nobody well", addr, source, err)
 	}
-	// Each call is bounded by 2 s. The limit is for a busy machine.
+	// It is bounded by a second. The limit is for a busy machine.
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("it took %s", took)
+	}
+}
+
+// TestIMDSFailures: an operator is told in one line what was tried and what to
+// do, and nobody is asked twice who is not there.
+func TestIMDSFailures(t *testing.T) {
+	refused := "http://user:secret@127.0.0.1:1"
+	off := serve(t, &metadata{token: refuse(403)})
+	empty := serve(t, &metadata{})
+	at := func(url string) string { return strings.TrimPrefix(url, "http://") }
+	const what, todo = "no address from the instance metadata service at ", "; name the address by --address"
+	for name, test := range map[string]struct {
+		endpoints []string
+		want      string
+	}{
+		"refused":         {[]string{refused}, what + "127.0.0.1:1 (connection refused)" + todo},
+		"switched off":    {[]string{off}, what + at(off) + " (it answers 403 Forbidden)" + todo},
+		"has none":        {[]string{empty, refused}, what + at(empty) + " (it has none), 127.0.0.1:1 (connection refused)" + todo},
+		"no URL":          {[]string{"http://user:secret@\x7f"}, what + "what should be its URL (it is no URL)" + todo},
+		"not to be asked": {nil, "no address: the instance metadata service is not to be asked" + todo},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := FindAddress(t.Context(), AddressConfig{From: "imds", Endpoints: test.endpoints, Patience: time.Hour})
+			if !errors.Is(err, ErrNoAddress) || err.Error() != test.want {
+				t.Errorf("it says %q, want %q", err, test.want)
+			}
+		})
+	}
+	silence := "http://" + silent(t)
+	_, source, err := FindAddress(t.Context(), AddressConfig{From: "auto", Endpoints: []string{silence, refused}})
+	if want := "loopback, for want of another: HOST_IP has none, and " + what + at(silence) + " (no answer), 127.0.0.1:1 (connection refused); if the mirror is elsewhere, name it by --address"; err != nil || source != want {
+		t.Errorf("it says %q (%v), want %q", source, err, want)
 	}
 }
 

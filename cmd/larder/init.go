@@ -269,6 +269,9 @@ func (r *initReport) address(ctx context.Context, f initFlags) (netip.AddrPort, 
 	if endpoint := os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"); endpoint != "" {
 		endpoints = []string{endpoint}
 	}
+	if strings.EqualFold(os.Getenv("AWS_EC2_METADATA_DISABLED"), "true") {
+		endpoints = nil
+	}
 	addr, source, err := nodeconfig.FindAddress(ctx, nodeconfig.AddressConfig{
 		From: f.address, Family: nodeconfig.Family(f.ipFamily), HostIP: os.Getenv("HOST_IP"), Endpoints: endpoints,
 	})
