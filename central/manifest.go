@@ -100,6 +100,9 @@ func (c *Central) enter(ctx context.Context, put oci.ManifestPut, dgst digest.Di
 		}
 	}
 	if err := c.write(ctx, manifestKey(repository, dgst), rec); err != nil {
+		if !known {
+			c.discharge(repository, rec.Size)
+		}
 		return err
 	}
 	// What it is made of may have been removed since it was looked at; now that

@@ -331,6 +331,26 @@ func TestQuotas(t *testing.T) {
 	if f.used[0] != 81 {
 		t.Errorf("%d bytes are used", f.used[0])
 	}
+	// What could not be written down is not counted.
+	f.Central.cfg.Quotas[0].Bytes = 1000
+	f.Central.ledger = noManifests{f.ledger}
+	if _, err := f.put("team/c", []byte(`{"schemaVersion":2,"manifests":[]}`)); !errors.Is(err, oci.ErrInsufficientStorage) {
+		t.Errorf("no room for the record: %v", err)
+	}
+	if f.used[0] != 81 {
+		t.Errorf("%d bytes are used after a failure", f.used[0])
+	}
+}
+
+// noManifests stands for a disk that gets full just before an image manifest's
+// record.
+type noManifests struct{ Ledger }
+
+func (l noManifests) Create(ctx ctxt, key string, value []byte) error {
+	if _, is := manifestRepository(key); is {
+		return store.ErrNoSpace
+	}
+	return l.Ledger.Create(ctx, key, value)
 }
 
 // full stands for a disk without room.
