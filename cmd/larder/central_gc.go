@@ -113,6 +113,9 @@ var errNotRunning = errors.New("no registry runs there")
 // answer to take. It fails with errNotRunning when there is none.
 func atRegistry(ctx context.Context, dir, method, path string, take func(io.Reader) error) error {
 	socket, done, err := socketPath(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNotRunning
+	}
 	if err != nil {
 		return fmt.Errorf("open data directory: %w", err)
 	}

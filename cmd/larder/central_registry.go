@@ -106,9 +106,6 @@ func openRegistry(ctx context.Context, c *central) (_ service, err error) {
 			return service{}, err
 		}
 	}
-	if err := c.flags.access.check(); err != nil {
-		return service{}, err
-	}
 	var s service
 	var opened []func() error
 	s.close = func() {

@@ -27,7 +27,7 @@ with its file, line, key and fix. Contacts nobody.
 Exit codes: 0 the file can be used (warnings may be printed), 2 it cannot.`,
 			Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				_, warnings, err := loadConfig(args[0])
+				_, warnings, err := readConfig(args[0])
 				warn(cmd.ErrOrStderr(), warnings)
 				if err != nil {
 					return err
@@ -43,11 +43,10 @@ Exit codes: 0 the file can be used (warnings may be printed), 2 it cannot.`,
 YAML: every key, defaults included, passwords masked.`,
 			Args: cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				file := ""
-				if len(args) == 1 {
-					file = args[0]
+				if len(args) == 0 {
+					return config.Default().Print(cmd.OutOrStdout())
 				}
-				cfg, warnings, err := loadConfig(file)
+				cfg, warnings, err := readConfig(args[0])
 				warn(cmd.ErrOrStderr(), warnings)
 				if err != nil {
 					return err
@@ -64,6 +63,12 @@ func loadConfig(file string) (cfg *config.Config, warnings []config.Problem, err
 	if file == "" {
 		return config.Default(), nil, nil
 	}
+	return readConfig(file)
+}
+
+// readConfig reads file. One that is not there is a mistake in how larder was
+// called.
+func readConfig(file string) (cfg *config.Config, warnings []config.Problem, err error) {
 	cfg, warnings, err = config.Load(file)
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		err = usageErrorf("%v", err)

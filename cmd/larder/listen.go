@@ -35,7 +35,11 @@ func listenWith(open func(addr string) (net.Listener, error), addr string) (net.
 // checkAddress refuses what cannot be an address to listen on, before anything
 // is started.
 func checkAddress(flag, addr string) error {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.DefaultResolver.LookupPort(context.Background(), "tcp", port) // a number, or in /etc/services
+	}
+	if err != nil {
 		return usageErrorf("--%s %q: write host:port, such as 127.0.0.1:8000 or [::]:8000", flag, addr)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -67,8 +68,26 @@ Exit codes: 0 ok, 1 failed, 2 usage or configuration.`,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	needCommand(root)
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(newMirror(), newCentral(), newInit(), newDoctor(), newPull(), newStatus(), newPolicy(), newConfig(), newVersion())
 	return root
+}
+
+// newHelp makes larder help COMMAND, which is larder COMMAND --help. Cobra's own
+// shows all there is for a command it does not know, and succeeds.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageErrorf("there is no command %q", strings.Join(args, " "))
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // needCommand makes a call without a subcommand, or with an unknown one, an
