@@ -137,6 +137,7 @@ func runCentral(cmd *cobra.Command, f centralFlags) error {
 	if err != nil {
 		return err
 	}
+	outliveReaders()
 	stop, now, release := signals(cmd.Context())
 	defer release()
 	log.WithFields(logrus.Fields{

@@ -103,6 +103,7 @@ func runMirror(cmd *cobra.Command, f mirrorFlags) error {
 		return usageErrorf("--allow: %v", err)
 	}
 	limitMemory()
+	outliveReaders()
 	stop, now, release := signals(cmd.Context())
 	defer release()
 	p := cfg.RegistryProxies

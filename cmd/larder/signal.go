@@ -7,6 +7,11 @@ import (
 	"syscall"
 )
 
+// outliveReaders keeps a service running when whoever reads its log has gone:
+// else the next line ends the process (os/signal, "SIGPIPE"), which a node pulls
+// by. Commands that only tell something are better ended.
+func outliveReaders() { signal.Ignore(syscall.SIGPIPE) }
+
 // signals returns two contexts: the first SIGTERM or SIGINT ends stop, the
 // second ends now. A third is left to the system, which kills the process. Call
 // release when the work is done.
