@@ -150,8 +150,8 @@ func runDoctor(cmd *cobra.Command, f doctorFlags) error {
 		return err
 	}
 	diagnosis := nodeconfig.Diagnose(ctx, node, target, evidence, cfg)
-	if err := stop.Err(); err != nil {
-		return errors.New("interrupted")
+	if stop.Err() != nil {
+		return errInterrupted
 	}
 	if err := writeDiagnosis(cmd.OutOrStdout(), diagnosis, f.output); err != nil {
 		return err

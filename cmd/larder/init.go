@@ -65,7 +65,8 @@ warning, and exit code 0. With --require it is exit code 1.
 HOST_IP from the environment, then loopback. Where the mirror uses the host's
 network, loopback is right, and no proxy setting can catch it.
 
-Exit codes: 0 ok, or not configured; 1 not configured, with --require; 2 usage.`,
+Exit codes: 0 ok, or not configured; 1 interrupted, or not configured, with --require;
+2 usage.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runInit(cmd, f) },
 	}
@@ -169,6 +170,9 @@ func runInit(cmd *cobra.Command, f initFlags) error {
 	}
 	if err := r.write(cmd.OutOrStdout(), f.output); err != nil {
 		return err
+	}
+	if failure != nil && stop.Err() != nil {
+		return errInterrupted
 	}
 	if failure != nil && f.require {
 		return fmt.Errorf("configure the node: %w", failure)

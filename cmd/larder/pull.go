@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -43,7 +44,7 @@ Exit codes: 0 all images are warm; 1 one is not; 2 usage.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.mirror, "mirror", "http://127.0.0.1:8000", "`URL` of the mirror")
-	flags.StringVar(&f.platform, "platform", "linux/"+runtime.GOARCH, "`OS/ARCH` to choose from an index")
+	flags.StringVar(&f.platform, "platform", "linux/"+runtime.GOARCH, "`OS/ARCH` or OS/ARCH/VARIANT to choose from an index")
 	flags.IntVar(&f.parallel, "parallel", 3, "how many blobs to ask for at a time")
 	return cmd
 }
@@ -67,7 +68,10 @@ func runPull(cmd *cobra.Command, f pullFlags, images []string) error {
 	}
 	stop, _, release := signals(cmd.Context())
 	defer release()
-	transport := &http.Transport{ResponseHeaderTimeout: time.Minute, MaxIdleConnsPerHost: f.parallel}
+	transport := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		ResponseHeaderTimeout: time.Minute, MaxIdleConnsPerHost: f.parallel,
+	}
 	defer transport.CloseIdleConnections()
 	failed := 0
 	for _, ref := range refs {
@@ -79,7 +83,7 @@ func runPull(cmd *cobra.Command, f pullFlags, images []string) error {
 			failed++
 			p.progress.failed(err)
 			if stop.Err() != nil {
-				return errors.New("interrupted")
+				return errInterrupted
 			}
 			continue
 		}
@@ -105,7 +109,7 @@ type puller struct {
 type pulledManifest struct {
 	Manifests []struct {
 		Digest   digest.Digest
-		Platform struct{ OS, Architecture string }
+		Platform struct{ OS, Architecture, Variant string }
 	}
 	Config oci.Descriptor
 	Layers []struct {
@@ -143,10 +147,11 @@ func (p *puller) choose(m pulledManifest) (digest.Digest, error) {
 	var others []string
 	for _, child := range m.Manifests {
 		is := child.Platform.OS + "/" + child.Platform.Architecture
-		if is == p.platform {
+		full := strings.TrimRight(is+"/"+child.Platform.Variant, "/")
+		if p.platform == is || p.platform == full {
 			return child.Digest, nil
 		}
-		others = append(others, is)
+		others = append(others, full)
 	}
 	return "", fmt.Errorf("no image for %s, only for %s", p.platform, strings.Join(others, ", "))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"strings"
@@ -45,6 +46,28 @@ func TestPullWarmsTheMirror(t *testing.T) {
 	code, out, errs = larder("pull", "--mirror", mirror, "--platform", "linux/s390x", image, up.Host()+"/team/none:v1")
 	if code != 1 || strings.Count(out, "failed: ") != 2 || !strings.Contains(errs, "2 of 2 images are not warm") {
 		t.Errorf("images that cannot be had: exit code %d, %q, %q", code, out, errs)
+	}
+}
+
+func TestThePlatformThatIsPulled(t *testing.T) {
+	var index pulledManifest
+	if err := json.Unmarshal([]byte(`{"manifests": [
+		{"digest": "sha256:6", "platform": {"os": "linux", "architecture": "arm", "variant": "v6"}},
+		{"digest": "sha256:7", "platform": {"os": "linux", "architecture": "arm", "variant": "v7"}},
+		{"digest": "sha256:8", "platform": {"os": "linux", "architecture": "amd64"}}
+	]}`), &index); err != nil {
+		t.Fatal(err)
+	}
+	for platform, want := range map[string]string{
+		"linux/arm": "sha256:6", "linux/arm/v6": "sha256:6", "linux/arm/v7": "sha256:7", "linux/amd64": "sha256:8", "linux/arm/v5": "", "linux/s390x": "",
+	} {
+		got, err := (&puller{platform: platform}).choose(index)
+		if string(got) != want {
+			t.Errorf("%s: %q, want %q", platform, got, want)
+		}
+		if wantErr := "no image for " + platform + ", only for linux/arm/v6, linux/arm/v7, linux/amd64"; want == "" && (err == nil || err.Error() != wantErr) {
+			t.Errorf("%s: %v", platform, err)
+		}
 	}
 }
 

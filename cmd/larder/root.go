@@ -18,6 +18,9 @@ const (
 	exitUsage  = 2 // also a configuration that cannot be used
 )
 
+// errInterrupted ends a command that a signal kept from doing what it was asked.
+var errInterrupted = errors.New("interrupted")
+
 // usageError is a mistake in how larder was called.
 type usageError struct{ text string }
 

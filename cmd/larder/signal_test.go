@@ -2,13 +2,46 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
 )
+
+// TestInterrupted: what was cut short says so, and no more, and has failed.
+func TestInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	node := filepath.Join(dir, "node")
+	if err := os.MkdirAll(filepath.Join(node, "etc/containerd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, node, "etc/containerd/config.toml", "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n")
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range [][]string{
+		{"init", "--root", node, "--address", "loopback"},
+		{"doctor", "--root", node, "--admin", ""},
+		{"status", "--admin", "127.0.0.1:1"},
+		{"pull", "--mirror", "http://127.0.0.1:1", "docker.io/library/nginx"},
+	} {
+		root := newRoot()
+		root.SetArgs(args)
+		root.SetOut(io.Discard)
+		root.SetErr(io.Discard)
+		if err := root.ExecuteContext(done); !errors.Is(err, errInterrupted) {
+			t.Errorf("%s: %v", args[0], err)
+		}
+	}
+	if names, err := os.ReadDir(filepath.Join(node, "etc/containerd")); err != nil || len(names) != 1 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+}
 
 // TestServicesOutliveTheReaderOfTheirLog: larder mirror 2>&1 | head -1.
 func TestServicesOutliveTheReaderOfTheirLog(t *testing.T) {

@@ -104,12 +104,14 @@ func runStatus(cmd *cobra.Command, f statusFlags) error {
 	}
 	defer client.CloseIdleConnections()
 	out := cmd.OutOrStdout()
-	for shown := false; ; shown = true {
+	for {
 		raw, doc, err := askStatus(stop, client, f.admin, query)
-		if stop.Err() != nil && (shown || f.watch) {
-			return nil // that is how --watch ends
-		}
-		if err != nil {
+		switch {
+		case stop.Err() != nil && f.watch:
+			return nil // that is how it ends
+		case err != nil && stop.Err() != nil:
+			return errInterrupted
+		case err != nil:
 			return err
 		}
 		var text bytes.Buffer
