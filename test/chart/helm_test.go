@@ -2,32 +2,22 @@ package chart
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/kube"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // cluster is an API server that helm talks to.
-type cluster struct {
-	*apiserver
-	kubeconfig string
-}
+type cluster struct{ *apiserver }
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{apiserver: startAPIServer(t), kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
-	write(t, c.kubeconfig, fmt.Sprintf(`apiVersion: v1
-kind: Config
-current-context: c
-contexts: [{name: c, context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]
-users: [{name: u, user: {token: admin}}]
-`, c.base, base64.StdEncoding.EncodeToString(c.certificate)))
+	c := &cluster{startAPIServer(t)}
 	for _, ns := range []string{namespace, "other"} {
 		c.make(t, object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": ns}})
 	}
@@ -42,18 +32,16 @@ func (c *cluster) helm(t *testing.T, ns string, args ...string) (string, bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), name, append(args, "--namespace", ns, "--kubeconfig", c.kubeconfig)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
-	out, err := cmd.CombinedOutput()
-	return string(out), err == nil
+	out, err := c.Tool(t, name, "", append(args, "--namespace", ns)...)
+	return out, err == nil
 }
 
 // patch is a merge patch.
 func (c *cluster) patch(t *testing.T, path, body string) {
 	t.Helper()
-	status, answer, _, err := c.call(t.Context(), http.MethodPatch, path, "application/merge-patch+json", []byte(body))
-	if err != nil || status != http.StatusOK {
-		t.Fatalf("PATCH %s: status %d, %v: %s", path, status, err, answer)
+	answer, err := c.Call(t.Context(), kube.Admin, http.MethodPatch, path, "application/merge-patch+json", body)
+	if err != nil || answer.Status != http.StatusOK {
+		t.Fatalf("PATCH %s: status %d, %v: %s", path, answer.Status, err, answer.Body)
 	}
 }
 
@@ -79,7 +67,7 @@ func TestAReleasesLife(t *testing.T) {
 		const bundle = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"
 		c.patch(t, authority, `{"data":{"ca.crt":"`+bundle+`"}}`)
 		hooks := object{}
-		if err := c.get(t.Context(), registration, &hooks); err != nil {
+		if err := c.Get(t.Context(), registration, &hooks); err != nil {
 			t.Fatal(err)
 		}
 		// As larder central does it: all webhooks, with their authority.
@@ -87,8 +75,8 @@ func TestAReleasesLife(t *testing.T) {
 			hooks.list("webhooks")[i]["clientConfig"].(map[string]any)["caBundle"] = bundle
 		}
 		path := registration + "?fieldManager=larder-central"
-		if status, answer, _, err := c.call(t.Context(), http.MethodPut, path, "application/json", marshal(t, hooks)); err != nil || status != http.StatusOK {
-			t.Fatalf("status %d, %v: %s", status, err, answer)
+		if answer, err := c.Call(t.Context(), kube.Admin, http.MethodPut, path, "application/json", marshal(t, hooks)); err != nil || answer.Status != http.StatusOK {
+			t.Fatalf("status %d, %v: %s", answer.Status, err, answer.Body)
 		}
 		for _, set := range []string{"webhook.failurePolicy=Fail", "webhook.exemptNamespaces[0]=flux-system"} {
 			if said, ok := c.helm(t, namespace, "upgrade", release, chartDir, "--reuse-values", "--set", set); !ok {
@@ -96,10 +84,10 @@ func TestAReleasesLife(t *testing.T) {
 			}
 		}
 		secret, now := object{}, object{}
-		if err := c.get(t.Context(), authority, &secret); err != nil || secret.text("data", "ca.crt") != bundle {
+		if err := c.Get(t.Context(), authority, &secret); err != nil || secret.text("data", "ca.crt") != bundle {
 			t.Errorf("the authority is %v, %v", secret["data"], err)
 		}
-		if err := c.get(t.Context(), registration, &now); err != nil {
+		if err := c.Get(t.Context(), registration, &now); err != nil {
 			t.Fatal(err)
 		}
 		for _, w := range now.list("webhooks") {
@@ -128,7 +116,7 @@ func TestAReleasesLife(t *testing.T) {
 			t.Fatal(said)
 		}
 		mirror := object{}
-		if err := c.get(t.Context(), "/apis/apps/v1/namespaces/larder/daemonsets/larder-mirror", &mirror); err != nil {
+		if err := c.Get(t.Context(), "/apis/apps/v1/namespaces/larder/daemonsets/larder-mirror", &mirror); err != nil {
 			t.Fatal(err)
 		}
 		if args := strings.Join(mirror.containers()[0].args(), " "); !strings.Contains(args, "--undo --remove-data=/var/lib/larder") {
@@ -145,10 +133,10 @@ func TestAReleasesLife(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			await(t, o.id()+" to be gone", func(ctx context.Context) error {
-				status, answer, _, err := c.call(ctx, http.MethodGet, path, "application/json", nil)
-				if err == nil && status != http.StatusNotFound {
-					err = fmt.Errorf("status %d: %.200s", status, answer)
+			process.Await(t, o.id()+" to be gone", func(ctx context.Context) error {
+				answer, err := c.Call(ctx, kube.Admin, http.MethodGet, path, "application/json", "")
+				if err == nil && answer.Status != http.StatusNotFound {
+					err = fmt.Errorf("status %d: %.200s", answer.Status, answer.Body)
 				}
 				return err
 			})

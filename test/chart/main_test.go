@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,8 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
 	"sigs.k8s.io/yaml"
+
+	"github.com/larder-registry/larder/test/leak"
 )
 
 var (
@@ -28,16 +28,7 @@ var (
 // root is the repository, seen from this directory.
 const root = "../.."
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // output is what a program printed, and its exit code.
 type output struct {

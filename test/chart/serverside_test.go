@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/kube"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // TestARealAPIServerTakesEveryObject: each that is rendered, for each set of
@@ -132,15 +135,15 @@ func (a *apiserver) installCRDs(t *testing.T) {
 			"apiVersion": crd.text("spec", "group") + "/" + crd.list("spec", "versions")[0].text("name"),
 			"kind":       crd.text("spec", "names", "kind"), "metadata": map[string]any{"name": "probe", "namespace": "default"},
 		}
-		await(t, crd.name(), func(ctx context.Context) error {
+		process.Await(t, crd.name(), func(ctx context.Context) error {
 			path, err := a.path(ctx, probe)
 			if err != nil {
 				return err
 			}
 			// Served, though there is none of that name.
-			status, answer, _, err := a.call(ctx, "GET", path, "application/json", nil)
-			if err == nil && (status != 404 || !strings.Contains(string(answer), `"name":"probe"`)) {
-				err = fmt.Errorf("status %d: %.300s", status, answer)
+			answer, err := a.Call(ctx, kube.Admin, "GET", path, "application/json", "")
+			if err == nil && (answer.Status != 404 || !strings.Contains(answer.Body, `"name":"probe"`)) {
+				err = fmt.Errorf("status %d: %.300s", answer.Status, answer.Body)
 			}
 			return err
 		})

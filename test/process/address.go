@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"testing"
 )
 
 // given are the ports that were handed out: until the program that one is for
@@ -33,4 +34,14 @@ func FreeAddr() (string, error) {
 		}
 	}
 	return "", errors.New("find a free port: all of 1000 are taken")
+}
+
+// Addr is FreeAddr for a test, which fails where there is none.
+func Addr(t testing.TB) string {
+	t.Helper()
+	addr, err := FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
 }

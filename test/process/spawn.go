@@ -7,13 +7,16 @@ import (
 	"testing"
 )
 
-// Spawn starts the program at path for a test. Its output goes to a file of its own
+// Spawn starts the program at path, or of that name, for a test. Its output goes to a file of its own
 // in dir, which is also where it works and its home; of the environment it sees
 // PATH, HOME and what env has. It is killed with its children when the test ends,
 // and if the test failed, its last words are shown.
 func Spawn(t testing.TB, dir string, env []string, path string, args ...string) *Process {
 	t.Helper()
-	path, err := filepath.Abs(path) // it starts elsewhere
+	path, err := exec.LookPath(path)
+	if err == nil {
+		path, err = filepath.Abs(path) // it works elsewhere
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

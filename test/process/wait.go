@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"testing"
@@ -23,11 +24,12 @@ func Answers(url string) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		resp.Body.Close()
+		defer resp.Body.Close()
+		said, err := io.ReadAll(io.LimitReader(resp.Body, 2000))
 		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s", url, resp.Status)
+			return fmt.Errorf("%s answers %s: %s", url, resp.Status, said)
 		}
-		return nil
+		return err
 	}
 }
 
