@@ -118,11 +118,24 @@ func (d *decoder) sequence(n *yaml.Node, v reflect.Value, key string) {
 
 // mapping decodes keys into the fields of a struct.
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
+	d.entries(n, key, "known keys are "+strings.Join(keysOf(v.Type()), ", "), func(name, content *yaml.Node, full string) {
+		if field, ok := fieldOf(v, name.Value); ok {
+			d.value(content, field, full)
+		} else {
+			d.problem(name, full, "unknown key", suggestKey(name.Value, v.Type()))
+		}
+	})
+}
+
+// entries goes through the keys of a mapping, which has none where nothing is
+// written. full is a key with those it stands below; fix helps whoever wrote
+// something else.
+func (d *decoder) entries(n *yaml.Node, key, fix string, each func(name, content *yaml.Node, full string)) {
 	if isNull(n) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		d.problem(n, key, "keys and values are wanted, not "+kindName(n), "known keys are "+strings.Join(keysOf(v.Type()), ", "))
+		d.problem(n, key, "keys and values are wanted, not "+kindName(n), fix)
 		return
 	}
 	seen := map[string]int{}
@@ -134,12 +147,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 			continue
 		}
 		seen[name.Value] = name.Line
-		field, ok := fieldOf(v, name.Value)
-		if !ok {
-			d.problem(name, full, "unknown key", suggestKey(name.Value, v.Type()))
-			continue
-		}
-		d.value(content, field, full)
+		each(name, content, full)
 	}
 }
 
@@ -148,24 +156,12 @@ func (d *decoder) dictionary(n *yaml.Node, v reflect.Value, key string) {
 	if isNull(n) {
 		return
 	}
-	if n.Kind != yaml.MappingNode {
-		d.problem(n, key, "keys and values are wanted, not "+kindName(n), "")
-		return
-	}
 	out := reflect.MakeMapWithSize(v.Type(), len(n.Content)/2)
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		name, content := n.Content[i], n.Content[i+1]
-		full := join(key, name.Value)
-		if line, dup := seen[name.Value]; dup {
-			d.problem(name, full, fmt.Sprintf("the key is there twice, first in line %d", line), "keep one of them")
-			continue
-		}
-		seen[name.Value] = name.Line
+	d.entries(n, key, "", func(name, content *yaml.Node, full string) {
 		item := reflect.New(v.Type().Elem()).Elem()
 		d.value(content, item, full)
 		out.SetMapIndex(reflect.ValueOf(name.Value), item)
-	}
+	})
 	v.Set(out)
 }
 
