@@ -24,12 +24,16 @@ func newCentralBackup() *cobra.Command {
 		Long: `Writes everything the registry holds into FILE, a tar archive, as it is at one
 moment: by the registry that runs on the data directory, while pushes and pulls
 go on, or by itself when none runs. Every digest is checked on the way. FILE
-appears when it is whole and on disk. Unfinished uploads, and the key that tokens
-are signed with, are not in it.
+appears when it is whole and on disk; - is standard output, of which restore tells
+whether it is whole. Unfinished uploads, and the key that tokens are signed with,
+are not in it.
 
 Copying the data directory of a registry that does not run is a backup, too.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "-" {
+				return backUp(cmd, f, cmd.OutOrStdout())
+			}
 			err := writeWhole(args[0], func(w io.Writer) error { return backUp(cmd, f, w) })
 			if err != nil {
 				return err
@@ -95,10 +99,11 @@ func newCentralRestore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Restore the registry from a backup, into a new data directory",
-		Long: `Makes a data directory from FILE, which larder central backup wrote. Every digest
-is checked, and everything that a tag, an image manifest or a repository refers
-to has to be there. The directory appears when all of that is done and on disk;
-one that is there already must be empty.`,
+		Long: `Makes a data directory from FILE, which larder central backup wrote; - is standard
+input. Every digest is checked, and everything that a tag, an image manifest or a
+repository refers to has to be there. The directory appears when all of that is
+done and on disk; one that is there already, as where a volume is mounted, must be
+empty, and stays so until then.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			done, err := restore(cmd, args[0], filepath.Clean(dataDir))
@@ -113,16 +118,28 @@ one that is there already must be empty.`,
 	return cmd
 }
 
-// restore fills a directory beside the one that is wanted, and then gives it
-// that name.
+// restore fills a directory beside the one that is wanted, or within it if that is
+// there, and then has it take that one's place.
 func restore(cmd *cobra.Command, file, dir string) (done registry.BackedUp, err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return done, usageErrorf("%v", err)
+	from := cmd.InOrStdin()
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return done, usageErrorf("%v", err)
+		}
+		defer f.Close()
+		from = f
 	}
-	defer f.Close()
-	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
-		return done, usageErrorf("--data-dir %s: it is not empty", dir)
+	partial := dir + ".restoring"
+	list, err := os.ReadDir(dir)
+	if err == nil {
+		partial = filepath.Join(dir, ".restoring")
+	}
+	for _, entry := range list {
+		// Killed, it leaves the former behind; the latter is in every new volume.
+		if name := entry.Name(); name != ".restoring" && name != "lost+found" {
+			return done, usageErrorf("--data-dir %s: it is not empty", dir)
+		}
 	}
 	log, err := newLogger(cmd.ErrOrStderr(), "warn", "text")
 	if err != nil {
@@ -130,7 +147,6 @@ func restore(cmd *cobra.Command, file, dir string) (done registry.BackedUp, err 
 	}
 	ctx, _, release := signals(cmd.Context())
 	defer release()
-	partial := dir + ".restoring"
 	if err := os.RemoveAll(partial); err != nil {
 		return done, err
 	}
@@ -147,15 +163,35 @@ func restore(cmd *cobra.Command, file, dir string) (done registry.BackedUp, err 
 	if err != nil {
 		return done, err
 	}
-	done, err = registry.Restore(ctx, bufio.NewReaderSize(f, 1<<20), registry.Config{Ledger: ledger, Content: depot, Drafts: depot, Log: log})
+	done, err = registry.Restore(ctx, bufio.NewReaderSize(from, 1<<20), registry.Config{Ledger: ledger, Content: depot, Drafts: depot, Log: log})
 	if err = errors.Join(err, ledger.Close()); err != nil {
 		return done, err
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return done, err
+	if partial == dir+".restoring" {
+		err = os.Rename(partial, dir)
+	} else {
+		err = moveUp(partial)
 	}
-	if err := os.Rename(partial, dir); err != nil {
-		return done, err
+	return done, errors.Join(err, syncDirectory(filepath.Dir(partial)))
+}
+
+// moveUp puts what is in a directory beside it, the index last: without that there
+// is no registry yet.
+func moveUp(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
 	}
-	return done, syncDirectory(filepath.Dir(dir))
+	var names []string
+	for _, entry := range list {
+		if entry.Name() != "index" {
+			names = append(names, entry.Name())
+		}
+	}
+	for _, name := range append(names, "index") {
+		if err := os.Rename(filepath.Join(dir, name), filepath.Join(filepath.Dir(dir), name)); err != nil {
+			return err
+		}
+	}
+	return os.Remove(dir)
 }

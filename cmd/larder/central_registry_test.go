@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -145,6 +146,30 @@ func TestTheRegistryFromStartToRestore(t *testing.T) {
 		c.exit(t)
 	}
 
+	// As in a pod: by the standard streams, into a new volume.
+	code, stream, errs := larder("central", "backup", "--data-dir", data, "-")
+	if code != 0 || errs != "" {
+		t.Fatalf("backup: %d %s", code, errs)
+	}
+	volume := t.TempDir()
+	for _, dir := range []string{"lost+found", ".restoring/blobs"} {
+		if err := os.MkdirAll(filepath.Join(volume, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore := exec.CommandContext(t.Context(), os.Args[0], "central", "restore", "--data-dir", volume, "-")
+	restore.Env, restore.Stdin = append(os.Environ(), asLarder+"=1"), strings.NewReader(stream)
+	if out, err := restore.CombinedOutput(); err != nil {
+		t.Fatalf("restore: %v %s", err, out)
+	}
+	if list, err := filepath.Glob(filepath.Join(volume, "*")); err != nil || len(list) != 4 {
+		t.Errorf("the volume has %v, %v", list, err)
+	}
+	c = startRegistry(t, volume, "", "--plain-http")
+	c.wantImage(t, "team/app", "v1", manifest, "content")
+	c.signal(t, syscall.SIGTERM)
+	c.exit(t)
+
 	// What cannot be restored leaves nothing.
 	whole, err := os.ReadFile(backup)
 	if err != nil {
@@ -159,6 +184,13 @@ func TestTheRegistryFromStartToRestore(t *testing.T) {
 			t.Errorf("%s: %d %s", name, code, errs)
 		}
 		if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+			t.Errorf("%s: left behind %v, %v", name, list, err)
+		}
+		there := t.TempDir()
+		if code, _, errs := larder("central", "restore", "--data-dir", there, bad); code != 1 {
+			t.Errorf("%s: %d %s", name, code, errs)
+		}
+		if list, err := os.ReadDir(there); err != nil || len(list) != 0 {
 			t.Errorf("%s: left behind %v, %v", name, list, err)
 		}
 	}
