@@ -20,9 +20,9 @@ const (
 	// config. aheadFills bounds them over all images.
 	aheadWindow = 4
 	aheadFills  = 32
-	// aheadHold is how much of a blob is fetched while nobody has asked for
-	// it, in bytes. The rest waits at the upstream, by TCP's own means.
-	aheadHold = 512 << 10
+	// aheadHold is how much of a blob is asked for while nobody has asked for
+	// it, in bytes; a little more if that is all of it.
+	aheadHold = 2 << 20
 	// aheadAgain is how long an image that has been looked at is not looked at
 	// again, so that serving its manifest over and over costs nothing.
 	aheadAgain = 10 * time.Second
@@ -297,20 +297,12 @@ func (f *fill) over() bool {
 	return f.ended
 }
 
-// drop ends a fill that nobody came for.
+// drop has a fill that nobody came for end once it has what it asked for.
 func (f *fill) drop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.lead != nil && f.err == nil && !f.verified {
-		f.err = errAbandoned
+	if f.lead != nil {
+		f.whole = false
 		f.changed.Broadcast()
-	}
-}
-
-// awaitAsked has a stream of a fill that was started ahead wait for the client
-// once it holds enough. The caller holds mu.
-func (f *fill) awaitAsked(ctx context.Context) {
-	for f.lead != nil && f.ahead >= aheadHold && f.err == nil && f.spill == nil && ctx.Err() == nil {
-		f.changed.Wait()
 	}
 }

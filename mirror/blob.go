@@ -48,8 +48,8 @@ func (m *Mirror) Blob(ctx context.Context, name oci.Name, dgst digest.Digest) (o
 }
 
 func (m *Mirror) blob(ctx context.Context, g grant, dgst digest.Digest, access *oci.Access) (oci.Blob, error) {
-	want := oci.Span{End: -1}
-	if access.Range != nil {
+	want, ranged := oci.Span{End: -1}, access.Range != nil
+	if ranged {
 		want = *access.Range
 	}
 	target := dgst.String() + g.key()
@@ -71,7 +71,7 @@ func (m *Mirror) blob(ctx context.Context, g grant, dgst digest.Digest, access *
 		if err := m.failures.recall(g.name, target); err != nil {
 			return nil, err
 		}
-		f, started, err := m.join(ctx, g, dgst, want)
+		f, started, err := m.join(ctx, g, dgst, want, ranged)
 		if err != nil {
 			return nil, err
 		}
@@ -113,12 +113,12 @@ func (f *fill) isOthers(g grant) bool { return f.name != g.name || f.grant.who !
 // there is none; started also says that the caller is the first to follow one
 // that was started ahead of it. It returns nil when the caller should look again: the store
 // has the blob by now, or the fill it had is over.
-func (m *Mirror) join(ctx context.Context, g grant, dgst digest.Digest, want oci.Span) (f *fill, started bool, err error) {
+func (m *Mirror) join(ctx context.Context, g grant, dgst digest.Digest, want oci.Span, ranged bool) (f *fill, started bool, err error) {
 	wantsAll := want.Start == 0 && want.End < 0
 	m.fills.mu.Lock()
 	defer m.fills.mu.Unlock()
 	if f := m.fills.of[dgst]; f != nil {
-		if ok, first := f.join(wantsAll); ok {
+		if ok, first := f.join(wantsAll, ranged); ok {
 			tracing.SpanOf(ctx).Link(f.span)
 			return f, first, nil
 		}
@@ -135,7 +135,7 @@ func (m *Mirror) join(ctx context.Context, g grant, dgst digest.Digest, want oci
 		return nil, false, nil
 	}
 	f = newFill(m, g, dgst, tracing.SpanOf(ctx))
-	f.join(wantsAll)
+	f.join(wantsAll, ranged)
 	if !m.begin(f, opening(want)) {
 		f.leave()
 		return nil, false, errClosing
@@ -159,10 +159,12 @@ func (m *Mirror) begin(f *fill, want oci.Span) bool {
 
 // opening turns what a request wants into what a fill asks for first: all of
 // the blob if it is read from its start, else a segment around the bytes
-// wanted. Bytes counted from the end need the size first.
+// wanted. Bytes counted from the end need the size first, which comes with a few.
 func opening(want oci.Span) oci.Span {
 	switch {
-	case want.Start < 0 || want.Start == 0 && want.End < 0:
+	case want.Start < 0:
+		return oci.Span{End: smallBuffer}
+	case want.Start == 0 && want.End < 0:
 		return oci.Span{End: -1}
 	case want.End < 0:
 		return oci.Span{Start: want.Start, End: want.Start + segment}

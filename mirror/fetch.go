@@ -36,7 +36,7 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 	defer f.retire(ft)
 	barren := 0
 	for {
-		claim, ok := f.claim(ctx, ft)
+		claim, ok := f.claim(ctx, ft, body.ReadCloser == nil)
 		if !ok {
 			closeBody(body)
 			return
@@ -46,6 +46,11 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 		if body.ReadCloser == nil {
 			body, err = f.request(ctx, claim)
 			refused = err != nil
+			if !refused && !f.answered(ft, body) {
+				closeBody(body)
+				body = oci.Body{}
+				continue
+			}
 		}
 		if err == nil {
 			var n int
@@ -59,7 +64,7 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 				continue
 			}
 			// With the last bytes may come the end, or what broke after it.
-			if claim, ok = f.claim(ctx, ft); !ok {
+			if claim, ok = f.claim(ctx, ft, false); !ok {
 				closeBody(body)
 				return
 			}
@@ -69,7 +74,10 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 		}
 		closeBody(body)
 		body = oci.Body{}
-		if errors.Is(err, errRangeIgnored) && f.giveBack(ft) {
+		if f.hasYielded(ft) {
+			continue
+		}
+		if refused && f.giveBack(ft) || errors.Is(err, errRangeIgnored) {
 			return
 		}
 		if refused && ft.extra {
@@ -82,12 +90,14 @@ func (f *fill) fetch(ctx context.Context, ft *fetcher, body oci.Body) {
 	}
 }
 
-// claim returns what ft still has to fetch; ok is false when that is nothing,
-// or the fill is over.
-func (f *fill) claim(ctx context.Context, ft *fetcher) (s oci.Span, ok bool) {
+// claim returns what ft still has to fetch, and is about to ask for if asking;
+// ok is false when that is nothing, or the fill is over.
+func (f *fill) claim(ctx context.Context, ft *fetcher, asking bool) (s oci.Span, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.awaitAsked(ctx)
+	if asking {
+		ft.body, ft.yields = oci.Body{}, false
+	}
 	over := f.err != nil || f.spill != nil || ctx.Err() != nil
 	return oci.Span{Start: ft.pos, End: ft.end}, !over && ft.pos < ft.end
 }
@@ -133,20 +143,6 @@ func (f *fill) learnNoRange() bool {
 	return len(f.fetchers) > 1
 }
 
-// giveBack returns what ft claims to the stream it was taken from, if that
-// still runs.
-func (f *fill) giveBack(ft *fetcher) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, o := range f.fetchers {
-		if o != ft && o.end == ft.pos {
-			o.end, ft.end = ft.end, ft.pos
-			return true
-		}
-	}
-	return false
-}
-
 // keep writes p where ft stands and moves it on. What is held already is not
 // written again: it may have been hashed. When the ingest would not take the
 // bytes the fill spills: nothing more can be kept.
@@ -168,14 +164,12 @@ func (f *fill) keep(ctx context.Context, ft *fetcher, p []byte) {
 			}
 			f.held = f.held.add(oci.Span{Start: pos, End: pos + n})
 			f.unsaved += n
-			if f.lead != nil {
-				f.ahead += n
-			}
 			f.hashHere(ctx, p[:n], pos)
 		}
 		ft.pos += n
 		p = p[n:]
 	}
+	ft.speed.note(ft.pos)
 }
 
 // hashHere hashes p, which was just written at pos, if the hash stands there, or

@@ -72,13 +72,15 @@ type fill struct {
 	prefix    hash.Hash
 	prefixLen int64
 
-	lead  *lead // started this fill ahead of any request; nil once one came
-	ahead int64 // bytes that arrived before
+	lead *lead // started this fill ahead of any request; nil once one came
 
 	followers int
 	idleSince time.Time // when the last follower left; zero while there is one
 	whole     bool      // somebody wants all of it, so it is finished even when alone
 	noRange   bool      // the upstream ignores Range: one stream, from the start
+	scattered bool      // somebody asked for a range, and others may for more
+	yielded   int64     // what streams that had to yield may have lost, in bytes
+	looking   bool      // plan will be called before long
 	demands   []*follower
 	fetchers  []*fetcher
 	resumes   int // requests made after a stream broke
@@ -260,9 +262,9 @@ func (f *fill) settle(ctx context.Context, failed, spilled error, held spans) {
 			f.prefix, f.prefixLen = f.ingest.HashClone()
 		}
 		err = f.ingest.Abort()
-	case errors.Is(failed, oci.ErrDigestInvalid), errors.Is(failed, oci.ErrSizeInvalid), (len(held) == 0 || f.unasked() && !f.resumed) && !f.verified:
+	case errors.Is(failed, oci.ErrDigestInvalid), errors.Is(failed, oci.ErrSizeInvalid), (len(held) == 0 || f.unasked() && held.total() < f.size/20) && !f.verified:
 		// A size found wrong may be the one the partial file was made with;
-		// what nobody asked for is not worth its place.
+		// a little that nobody asked for is not worth the place of it all.
 		err = f.ingest.Abort()
 	case !f.verified:
 		f.saveState(true)

@@ -39,10 +39,11 @@ type follower struct {
 }
 
 // join adds a follower, also before the fill is opened, so that it cannot end
-// for want of one. wantsAll says that the request is for the whole blob. ok is
+// for want of one. wantsAll says that the request is for the whole blob, ranged
+// that it is one for a range nevertheless. ok is
 // false when the fill is ending: wait for done and start another. asked is true
 // for the request that a fill was started ahead of.
-func (f *fill) join(wantsAll bool) (ok, asked bool) {
+func (f *fill) join(wantsAll, ranged bool) (ok, asked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil || f.spill != nil {
@@ -51,6 +52,7 @@ func (f *fill) join(wantsAll bool) (ok, asked bool) {
 	f.followers++
 	f.idleSince = time.Time{}
 	f.whole = f.whole || wantsAll
+	f.scattered = f.scattered || ranged
 	f.m.metrics.followers.Inc()
 	if f.lead == nil {
 		return true, false
@@ -79,8 +81,6 @@ func (f *fill) leave() {
 	f.idleSince = time.Now()
 	if f.whole {
 		time.AfterFunc(f.m.finishTimeout, f.abandon)
-	} else {
-		f.curb()
 	}
 	f.changed.Broadcast()
 }

@@ -18,8 +18,11 @@ func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
 		if want = f.gapFor(want.Start); want.Len() == 0 {
 			return oci.Body{}, nil
 		}
-		if f.mayAskParts(had) {
-			want.End = min(want.End, want.Start+segmentOf(want.Len(), f.m.blobStreams))
+		switch n := f.firstPart(had); {
+		case n > 0 && f.unasked() && f.had >= n:
+			return oci.Body{}, nil // enough, until somebody asks
+		case n > 0:
+			want.End = min(want.End, want.Start+n)
 		}
 		return f.request(ctx, want)
 	}
@@ -53,17 +56,19 @@ func (f *fill) open(ctx context.Context, want oci.Span) (oci.Body, error) {
 	return oci.Body{}, err
 }
 
-// ask asks the upstream for the wanted bytes; for the first part of a large blob
-// that is wanted whole, since other streams bring the rest. An upstream that
-// knows no Range sends it all.
+// ask asks the upstream for the wanted bytes; for a first part of what is wanted
+// whole where other streams may bring the rest. An upstream that knows no Range
+// sends it all.
 func (f *fill) ask(ctx context.Context, want oci.Span, size int64) (oci.Body, error) {
 	part := want
-	if want.Start == 0 && want.End < 0 && f.mayAskParts(size) {
-		part.End = segmentOf(size, f.m.blobStreams)
+	if n := f.firstPart(size); n > 0 && want.Start == 0 && want.End < 0 {
+		part.End = n
 	}
 	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, part)
 	if part != want && errors.Is(err, oci.ErrRangeInvalid) {
-		f.m.streams.noteRangeless(f.name.Registry)
+		if size > 0 { // else the blob may be empty
+			f.m.streams.noteRangeless(f.name.Registry)
+		}
 		f.noRange = true
 		return f.m.upstream.Blob(ctx, f.name, f.dgst, want)
 	}
@@ -74,10 +79,31 @@ func (f *fill) ask(ctx context.Context, want oci.Span, size int64) (oci.Body, er
 	return body, err
 }
 
-// mayAskParts reports whether a blob of that size, which is -1 if unknown, is
-// asked for in segments.
-func (f *fill) mayAskParts(size int64) bool {
-	return size >= worthSplitting && f.m.blobStreams > 1 && !f.m.streams.rangeless(f.name.Registry)
+// firstPart is how much is asked for at first of a blob of that size, which is
+// -1 if unknown; 0 for all.
+func (f *fill) firstPart(size int64) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.partOf(size, size)
+	if f.lead != nil {
+		n = aheadHold
+	}
+	if f.m.streams.rangeless(f.name.Registry) || size >= 0 && size <= n+n/4 {
+		return 0
+	}
+	return n
+}
+
+// partOf is how much is asked for at a time of a blob of that size, left bytes of
+// which are missing; 0 for as much as there is in a row. The caller holds mu.
+func (f *fill) partOf(size, left int64) int64 {
+	switch {
+	case size >= worthSplitting && f.m.blobStreams > 1:
+		return segmentOf(left, f.m.blobStreams)
+	case f.scattered:
+		return segment
+	}
+	return 0
 }
 
 // reserve makes a place for size bytes, or says why there is none.

@@ -43,6 +43,9 @@ type pacedBody struct {
 	wait func(n int) error
 }
 
+// Waiting is the body's own.
+func (b *pacedBody) Waiting() int { return waiting(oci.Body{ReadCloser: b.ReadCloser}) }
+
 func (b *pacedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(len(p), bufferSize)])
 	if n > 0 {

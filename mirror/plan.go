@@ -12,9 +12,9 @@ const (
 	// from any stream, in bytes. Each time the same follower comes back for
 	// more it doubles, up to maxSegment.
 	segment    = 8 << 20
-	maxSegment = 64 << 20
-	// reach is how far ahead of a stream a follower waits for it rather than
-	// having the bytes fetched by a request of their own, in bytes.
+	maxSegment = 32 << 20
+	// reach is how far ahead of a stream a follower waits for it in any case,
+	// in bytes.
 	reach = 2 << 20
 	// maxUrgent bounds a fill's streams for followers far from any other.
 	maxUrgent = 4
@@ -23,15 +23,23 @@ const (
 	maxHashLag = 256 << 20
 )
 
-// A fetcher claims the missing bytes from pos up to end. Claims never overlap
-// each other or what is held, so nothing is fetched twice. Guarded by the
-// fill's mu; end may shrink while the fetcher runs.
+// A fetcher claims the missing bytes from pos up to end, and asks the upstream
+// for just those. Claims never overlap each other or what is held, so nothing is
+// fetched twice; and what was asked for is read to its end, since what an
+// upstream has sent by the time a stream is cut lies in buffers, and is lost. The
+// one exception is a slow stream (yield.go). Guarded by the fill's mu.
 type fetcher struct {
 	pos, end int64
 	// extra streams are counted against what their upstream may be asked, and
 	// go without a fuss when it refuses them. urgent ones bring what a follower
 	// waits for far from the others.
 	extra, urgent bool
+
+	body   oci.Body // what is being read
+	speed  speed
+	lender *lender // whom the claim was taken from, until the upstream answers
+	// yields: the body was closed to be asked for anew, up to end.
+	yields bool
 }
 
 // start begins fetching with the body the fill was opened with. ctx bounds
@@ -40,6 +48,7 @@ func (f *fill) start(ctx context.Context, body oci.Body) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.launch = func(ft *fetcher, body oci.Body) {
+		ft.body, ft.speed = body, speedFrom(ft.pos)
 		f.fetchers = append(f.fetchers, ft)
 		// Ends when its claim is fetched, or with ctx.
 		f.fetching.Go(func() { f.fetch(ctx, ft, body) })
@@ -65,8 +74,10 @@ func (f *fill) plan() {
 		return
 	}
 	if f.noRange {
-		if len(f.fetchers) == 0 && (f.whole || len(f.demands) > 0) {
-			f.fetchGap(&fetcher{end: f.size})
+		// Through what is held already, rather than from the start once more.
+		from := f.held.run(0)
+		if from < f.size && len(f.fetchers) == 0 && (f.whole || len(f.demands) > 0) {
+			f.launch(&fetcher{pos: from, end: f.size}, oci.Body{})
 		}
 		return
 	}
@@ -77,10 +88,23 @@ func (f *fill) plan() {
 		}
 	}
 	for _, d := range f.demands {
-		if urgent < maxUrgent && f.held.run(d.off) == d.off && !f.expected(d.off) {
-			f.fetchGap(&fetcher{pos: d.off, end: d.off + d.nextSegment(), urgent: true})
-			urgent++
+		if urgent == maxUrgent {
+			break
 		}
+		if f.held.run(d.off) > d.off {
+			continue
+		}
+		o := f.claimant(d.off)
+		if o != nil && !f.takeOver(o, d.off) {
+			continue
+		}
+		ft := &fetcher{pos: d.off, end: aligned(d.off, d.nextSegment()), urgent: true}
+		if o != nil {
+			ft.lender = lend(o, d.off)
+			ft.end = min(ft.end, ft.lender.end)
+		}
+		f.fetchGap(ft)
+		urgent++
 	}
 	for f.whole && f.planRest() { //nolint:revive // all the work is in asking
 	}
@@ -90,27 +114,29 @@ func (f *fill) plan() {
 // reports whether there may be another. The caller holds mu.
 func (f *fill) planRest() bool {
 	from, left := f.unclaimed()
-	if left == 0 {
+	if left == 0 || f.lead != nil {
 		return false
 	}
 	ft := &fetcher{pos: from, end: f.size, extra: len(f.fetchers) > 0}
-	if ft.extra {
-		// A blob that is not split is one stream's; those for demands end soon.
-		if !f.splits() || f.followers == 0 || len(f.fetchers) >= f.m.blobStreams ||
-			from-f.hashed > maxHashLag || !f.m.streams.acquire(f.name.Registry) {
-			return false
-		}
+	if ft.extra && (f.followers == 0 || len(f.fetchers) >= f.m.blobStreams ||
+		from-f.hashed > maxHashLag || !f.m.streams.acquire(f.name.Registry)) {
+		return false
 	}
-	if f.splits() {
-		ft.end = from + segmentOf(left, f.m.blobStreams)
+	if n := f.partOf(f.size, left); n > 0 {
+		ft.end = aligned(from, n)
 	}
 	f.fetchGap(ft)
 	return true
 }
 
-// splits reports whether the blob is fetched in segments. The caller holds mu.
-func (f *fill) splits() bool {
-	return f.size >= worthSplitting && f.m.blobStreams > 1 && !f.noRange && f.lead == nil
+// aligned returns where a segment of about n bytes from a place on ends: where
+// clients that read in chunks are likely to begin one.
+func aligned(from, n int64) int64 {
+	end := (from + n) / leastSegment * leastSegment
+	if end-from < leastSegment/2 {
+		end += leastSegment
+	}
+	return end
 }
 
 // unclaimed returns where the first bytes are that are neither held nor
@@ -123,40 +149,25 @@ func (f *fill) unclaimed() (from, left int64) {
 	return all.run(0), f.size - all.total()
 }
 
-// expected reports whether a stream is about to bring the byte at off.
-func (f *fill) expected(off int64) bool {
+// claimant is the stream that is going to bring the byte at off; nil if none is.
+// The caller holds mu.
+func (f *fill) claimant(off int64) *fetcher {
 	for _, ft := range f.fetchers {
-		if ft.pos <= off && off < ft.end && off-ft.pos <= reach {
-			return true
+		if ft.pos <= off && off < ft.end {
+			return ft
 		}
 	}
-	return false
+	return nil
 }
 
-// fetchGap starts ft for the first missing and unclaimed bytes of its claim. A
-// stream whose claim reaches over its start is cut short: it will end there.
+// fetchGap starts ft for the missing and unclaimed bytes its claim begins with,
+// which are some. The caller holds mu.
 func (f *fill) fetchGap(ft *fetcher) {
-	ft.pos = f.held.run(ft.pos)
-	if ft.pos >= f.size {
-		return
-	}
 	ft.end = f.held.next(ft.pos, min(ft.end, f.size))
 	for _, o := range f.fetchers {
-		switch {
-		case o.pos <= ft.pos && ft.pos < o.end:
-			ft.end = min(ft.end, o.end)
-			o.end = ft.pos
-		case o.pos > ft.pos:
+		if o.pos > ft.pos && o.pos < o.end {
 			ft.end = min(ft.end, o.pos)
 		}
 	}
 	f.launch(ft, oci.Body{})
-}
-
-// curb lets the streams of a fill nobody follows end within a segment. The
-// caller holds mu.
-func (f *fill) curb() {
-	for _, ft := range f.fetchers {
-		ft.end = min(ft.end, ft.pos+segment)
-	}
 }

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
+	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/internal/oci"
 	"github.com/larder-registry/larder/internal/tracing"
@@ -24,6 +29,7 @@ const (
 // stall timeout while someone reads. It buffers nothing.
 type body struct {
 	src     io.ReadCloser
+	conn    net.Conn // that src reads from; nil if nobody told
 	host    string
 	left    int64 // bytes still to come; -1 if none were announced
 	framed  bool  // net/http knows the length and ends the body there
@@ -105,6 +111,33 @@ func (b *body) read(p []byte) (int, error) {
 	b.got += int64(n)
 	b.count(n)
 	return n, err
+}
+
+// Waiting is how many bytes have arrived on the body's connection and wait in the
+// kernel to be read, encryption included; math.MaxInt when that cannot be told.
+func (b *body) Waiting() int {
+	conn := b.conn
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = secure.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return math.MaxInt
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return math.MaxInt
+	}
+	n := math.MaxInt
+	err = raw.Control(func(fd uintptr) {
+		if queued, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ); err == nil {
+			n = queued
+		}
+	})
+	if err != nil {
+		return math.MaxInt
+	}
+	return n
 }
 
 // checkEnd makes sure that nothing follows the bytes announced. All of them

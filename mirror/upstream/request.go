@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"context"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 
@@ -32,6 +34,10 @@ type question struct {
 func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Response, error) {
 	ctx, span := askSpan(ctx, a, q)
 	ctx, cancel := context.WithCancelCause(withRegistry(withCall(ctx, call{label: a.label}), a.endpoint.base))
+	var conn net.Conn // of the last exchange: not a token server's
+	if q.method == http.MethodGet {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conn = got.Conn }})
+	}
 	resp, err := c.exchangeOnce(ctx, a, q)
 	if err != nil {
 		cancel(nil)
@@ -44,7 +50,9 @@ func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Respon
 		return resp, nil
 	}
 	a.ticket.answered()
-	resp.Body = c.newBody(ctx, cancel, a, resp)
+	b := c.newBody(ctx, cancel, a, resp)
+	b.conn = conn
+	resp.Body = b
 	return resp, nil
 }
 
