@@ -339,24 +339,24 @@ func TestRepositoryPatterns(t *testing.T) {
 		{"f/127.0.0.1:5000/a", []string{"f/127.0.0.1:5000/a/b"}, []string{"f/127.0.0.1:50001/a"}},
 	} {
 		t.Run(c.pattern, func(t *testing.T) {
-			p, err := parseRepositoryPattern(c.pattern)
-			if err != nil {
+			p := oci.Pattern(c.pattern)
+			if err := checkPattern(p); err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range c.is {
-				if !matchRepository(p, name) {
+				if !p.Match(name) {
 					t.Errorf("%q is not matched", name)
 				}
 			}
 			for _, name := range c.not {
-				if matchRepository(p, name) {
+				if p.Match(name) {
 					t.Errorf("%q is matched", name)
 				}
 			}
 		})
 	}
 	for _, bad := range []string{"", "/", "/team", "team//x", "Team", "team/**", "**", "team?", "team[a]", `team\`, "../x", strings.Repeat("a/", 300) + "a"} {
-		if _, err := parseRepositoryPattern(bad); err == nil {
+		if checkPattern(oci.Pattern(bad)) == nil {
 			t.Errorf("%.20q is a pattern", bad)
 		}
 	}

@@ -127,9 +127,9 @@ func FuzzRules(f *testing.F) {
 				t.Errorf("%q is about %q", subject, name)
 			}
 		}
-		if p, err := parseRepositoryPattern(repository); err == nil && !strings.Contains(repository, "*") {
+		if p := oci.Pattern(repository); checkPattern(p) == nil && !strings.Contains(repository, "*") {
 			below := strings.TrimSuffix(repository, "/")
-			if is := name == below || strings.HasPrefix(name, below+"/"); is != matchRepository(p, name) {
+			if is := name == below || strings.HasPrefix(name, below+"/"); is != p.Match(name) {
 				t.Errorf("%q and %q: %v", repository, name, !is)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -18,10 +17,8 @@ type Rule struct {
 	// Subjects are patterns; see [Subject] for what they are about. One
 	// asterisk stands for any characters but ':' and '/', two for any.
 	Subjects []string
-	// Repositories are patterns of whole components: "team-a" is the
-	// repository of that name and all below it, never "team-abc". An asterisk
-	// stands within one component: "team-*/public". "*" alone is every
-	// repository.
+	// Repositories are patterns, see [oci.Pattern]; "f/docker.io" is what is
+	// pulled through from there.
 	Repositories []string
 	// Actions are oci.ActionPull, ActionPush and ActionDelete.
 	Actions []oci.Action
@@ -30,7 +27,7 @@ type Rule struct {
 // rule is a Rule made ready.
 type rule struct {
 	subjects     []subjectPattern
-	repositories [][]string // by components; empty for every repository
+	repositories []oci.Pattern
 	actions      []oci.Action
 }
 
@@ -69,11 +66,10 @@ func parseRule(r Rule) (rule, error) {
 		parsed.subjects = append(parsed.subjects, p)
 	}
 	for _, s := range r.Repositories {
-		components, err := parseRepositoryPattern(s)
-		if err != nil {
+		if err := checkPattern(oci.Pattern(s)); err != nil {
 			return rule{}, err
 		}
-		parsed.repositories = append(parsed.repositories, components)
+		parsed.repositories = append(parsed.repositories, oci.Pattern(s))
 	}
 	for _, action := range r.Actions {
 		if !slices.Contains(actions(), action) {
@@ -88,21 +84,14 @@ func actions() []oci.Action {
 	return []oci.Action{oci.ActionPull, oci.ActionPush, oci.ActionDelete}
 }
 
-// parseRepositoryPattern splits a pattern into components. What it accepts is a
-// repository's name once each asterisk is a letter, so that a rule that can
-// never match is found.
-func parseRepositoryPattern(s string) ([]string, error) {
-	if s == "*" {
-		return nil, nil
+// checkPattern says what is wrong with a pattern, if anything: it means a
+// repository of this registry's own, or the path form of another's.
+func checkPattern(p oci.Pattern) error {
+	name := strings.ReplaceAll(strings.TrimSuffix(string(p), "/"), "*", "x")
+	if isForeign(name) && !strings.Contains(string(p), "**") {
+		return nil
 	}
-	trimmed := strings.TrimSuffix(s, "/")
-	if strings.Contains(s, "**") {
-		return nil, fmt.Errorf("repository pattern %.80q: an asterisk stands within one component, and what is below is always meant", s)
-	}
-	if !isRepository(strings.ReplaceAll(trimmed, "*", "x")) {
-		return nil, fmt.Errorf(`repository pattern %.80q: write components such as "team-a" or "team-*/app"`, s)
-	}
-	return strings.Split(trimmed, "/"), nil
+	return p.Check()
 }
 
 // isRepository reports whether s can be a repository's name: one of this
@@ -128,24 +117,9 @@ func isForeign(s string) bool {
 	return err == nil
 }
 
-// matchRepository reports whether a repository is at or below the pattern.
-func matchRepository(pattern []string, repository string) bool {
-	for _, want := range pattern {
-		if repository == "" {
-			return false
-		}
-		var component string
-		component, repository, _ = strings.Cut(repository, "/")
-		if ok, err := path.Match(want, component); !ok || err != nil {
-			return false
-		}
-	}
-	return true
-}
-
 func (r *rule) allows(s Subject, action oci.Action, repository string) bool {
 	return slices.Contains(r.actions, action) &&
-		slices.ContainsFunc(r.repositories, func(pattern []string) bool { return matchRepository(pattern, repository) }) &&
+		oci.MatchAny(r.repositories, repository) &&
 		slices.ContainsFunc(r.subjects, func(p subjectPattern) bool { return p.matches(s) })
 }
 

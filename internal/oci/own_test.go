@@ -180,7 +180,8 @@ func TestPattern(t *testing.T) {
 		{"team-*/app", "team-a/other", false},
 		{"*/app", "x/app/y", true},
 		{"*/app", "app", false},
-		{"a?c", "abc", true},
+		{"team-a/", "team-a/app", true},
+		{"team-a/", "team-abc", false},
 	} {
 		if err := oci.CheckPatterns([]oci.Pattern{oci.Pattern(tt.pattern)}); err != nil {
 			t.Errorf("%s: %v", tt.pattern, err)
@@ -189,7 +190,7 @@ func TestPattern(t *testing.T) {
 			t.Errorf("%s means %s: %v", tt.pattern, tt.repository, got)
 		}
 	}
-	for _, bad := range [][]oci.Pattern{nil, {""}, {"/a"}, {"a//b"}, {"a/"}, {"**"}, {"a/**/b"}, {"["}} {
+	for _, bad := range [][]oci.Pattern{nil, {""}, {"/a"}, {"a//b"}, {"/"}, {"**"}, {"a/**/b"}, {"["}, {"a?c"}, {"Team"}, {"host:5000/a"}} {
 		if oci.CheckPatterns(bad) == nil {
 			t.Errorf("patterns %q are taken", bad)
 		}
