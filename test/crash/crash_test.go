@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -103,15 +102,11 @@ type mirror struct {
 func newMirror(t *testing.T, up *registry.Server) *mirror {
 	t.Helper()
 	m := &mirror{t: t, up: up, home: t.TempDir()}
-	m.bin = filepath.Join(m.home, "larder")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", m.bin, "github.com/larder-registry/larder/cmd/larder")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build larder: %v\n%s", err, out)
-	}
-	addr, err := process.FreeAddr()
-	if err != nil {
+	var err error
+	if m.bin, err = process.Build(m.home); err != nil {
 		t.Fatal(err)
 	}
+	addr := process.Addr(t)
 	m.url = "http://" + addr
 	conf := filepath.Join(m.home, "larder.yaml")
 	text := fmt.Sprintf("registry_proxies:\n  max_size: %s\n  min_free: 0%%\n  revalidate_timeout: 30s\n  registries:\n    - host: %q\n      insecure: true\n", cacheSize, up.Host())
@@ -143,7 +138,7 @@ func (m *mirror) start() {
 // stop ends the mirror in good order.
 func (m *mirror) stop() {
 	m.t.Helper()
-	m.proc.End(syscall.SIGTERM)
+	m.proc.Stop(m.t)
 	if n := len(m.partials()); n != 0 {
 		m.t.Errorf("%d partial ingests are left although every blob was fetched", n)
 	}

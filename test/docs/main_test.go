@@ -4,12 +4,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // clients is where skopeo and its like are found, for the blocks that need them.
@@ -22,15 +22,7 @@ const root = "../.."
 var scratch string
 
 // build makes the larder that is documented, once and only for tests that run it.
-var build = sync.OnceValues(func() (string, error) {
-	name := filepath.Join(scratch, "larder")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", name, "github.com/larder-registry/larder/cmd/larder")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build larder: %w\n%s", err, out)
-	}
-	return name, nil
-})
+var build = sync.OnceValues(func() (string, error) { return process.Build(scratch) })
 
 func binary(t *testing.T) string {
 	t.Helper()

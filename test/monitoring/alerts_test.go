@@ -1,6 +1,7 @@
 package monitoring
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 const rulesFile = "../../manifests/chart/monitoring/larder-alerts.yaml"
@@ -87,8 +90,8 @@ func testAlerts(t *testing.T, w *world) {
 	}
 	w.expectAlerts(t, happened)
 	// They are down together; what they showed is forgotten six hours later.
-	w.webhooks[0].kill()
-	w.central.kill()
+	w.webhooks[0].Kill()
+	w.central.Kill()
 	w.expectAlerts(t, append(slices.DeleteFunc(happened, func(name string) bool {
 		// One webhook is left, which is well.
 		return slices.Contains([]string{"LarderWebhookCertificateTrouble", "LarderPolicyReloadFailed", "LarderPolicyRevisionsDiffer", "LarderWebhookErrors", "LarderLoginsLimited"}, name)
@@ -102,7 +105,7 @@ var unsettled = []string{"LarderCentralFillsUp", "LarderWebhookCertificateTroubl
 
 func (w *world) expectAlerts(t *testing.T, want []string) {
 	t.Helper()
-	await(t, "the alerts to be as they should", func() error {
+	process.Await(t, "the alerts to be as they should", func(context.Context) error {
 		var data struct {
 			Groups []struct {
 				Rules []struct{ Name, State, Health, LastError string }

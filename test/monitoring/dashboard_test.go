@@ -1,6 +1,7 @@
 package monitoring
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 const dashboardFile = "../../manifests/chart/monitoring/larder-dashboard.json"
@@ -140,7 +143,7 @@ func testDashboard(t *testing.T, w *world) {
 // answered evaluates an expression until one of its samples is wanted.
 func (w *world) answered(t *testing.T, expr string, wanted func(sample) bool) (answer []sample) {
 	t.Helper()
-	await(t, "an answer to "+expr, func() error {
+	process.Await(t, "an answer to "+expr, func(context.Context) error {
 		var err error
 		if answer, err = w.query(t, expr); err == nil && !slices.ContainsFunc(answer, wanted) {
 			err = fmt.Errorf("it is %v", answer)

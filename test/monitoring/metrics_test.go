@@ -2,6 +2,7 @@ package monitoring
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,6 +16,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // described is a row of the table in docs/monitoring.md, or what a page shows of
@@ -154,7 +157,7 @@ func sums(t *testing.T, page, name, label string) map[string]float64 {
 
 // testItHappened makes sure that the traffic was what the tests take it for.
 func testItHappened(t *testing.T, w *world) {
-	await(t, "an image to count as bypassed, a minute later", func() error {
+	process.Await(t, "an image to count as bypassed, a minute later", func(context.Context) error {
 		if len(sums(t, w.mirror.metrics(t), "larder_bypassed", "registry")) == 0 {
 			return errors.New("none does")
 		}

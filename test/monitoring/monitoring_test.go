@@ -9,7 +9,7 @@ func TestEverythingIsSeen(t *testing.T) {
 	// A counter that is seen for the first time has not risen yet.
 	w.round(t, 1)
 	w.scraped(t)
-	w.gone.kill()
+	w.gone.Kill()
 	w.round(t, 2)
 	w.spoil(t, w.certificates)
 	w.hold(t)

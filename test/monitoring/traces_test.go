@@ -12,13 +12,13 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -131,7 +131,7 @@ func TestTraces(t *testing.T) {
 			}
 		})
 	}
-	await(t, "three readers", func() error {
+	process.Await(t, "three readers", func(context.Context) error {
 		if !strings.Contains(l.metrics(t), "larder_followers 3\n") {
 			return errors.New("not yet")
 		}
@@ -144,7 +144,7 @@ func TestTraces(t *testing.T) {
 	}
 	// Nobody asked for this one to be traced, and the share of such is 0.
 	do(t, http.MethodGet, "http://"+l.addr+"/v2/app/tags/list?ns="+url.QueryEscape(up.Host()), nil, nil)
-	await(t, "the spans", func() error {
+	process.Await(t, "the spans", func(context.Context) error {
 		if got := len(c.named("GET blob")); got != 3 || len(c.named("fill")) == 0 || len(c.named("GET manifest")) == 0 {
 			return fmt.Errorf("%d of the blob", got)
 		}
@@ -221,10 +221,10 @@ func TestTraces(t *testing.T) {
 		}
 	}
 	_, trace, _ := traceparent(9)
-	if !strings.Contains(l.output(t), `"trace":"`+trace.String()+`"`) {
+	if !strings.Contains(l.Output(), `"trace":"`+trace.String()+`"`) {
 		t.Error("the access log does not name the trace")
 	}
-	l.stop(t)
+	l.Stop(t)
 }
 
 // TestASilentCollector: it takes connections and never answers. Every pull is
@@ -243,31 +243,13 @@ func TestASilentCollector(t *testing.T) {
 	for range 400 {
 		w.pull(t, l, up.Host(), "app", "v1", img)
 	}
-	await(t, "spans to be lost", func() error {
+	process.Await(t, "spans to be lost", func(context.Context) error {
 		if lost := sums(t, l.metrics(t), "larder_trace_spans_total", "result")["lost"]; lost < 100 {
 			return fmt.Errorf("%v are", lost)
 		}
 		return nil
 	})
-	l.stop(t)
-}
-
-// stop ends the process as an operator does.
-func (l *larder) stop(t *testing.T) {
-	t.Helper()
-	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	select {
-	case <-l.exited:
-	case <-ctx.Done():
-		t.Fatal("it does not end")
-	}
-	if code := l.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
+	l.Stop(t)
 }
 
 // TestTracesByEnvironment: OpenTelemetry's own variables turn traces on and name
@@ -299,7 +281,7 @@ func TestTracesByEnvironment(t *testing.T) {
 	l := startLarderWith(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + s.URL, "OTEL_SERVICE_NAME=cache", "OTEL_RESOURCE_ATTRIBUTES=k8s.node.name=n1"},
 		"registry_proxies: {min_free: 1}\n", "mirror")
 	do(t, http.MethodGet, "http://"+l.addr+"/v2/", nil, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), process.Patience)
 	defer cancel()
 	select {
 	case named := <-got:

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -97,7 +98,7 @@ func (w *world) stale(t *testing.T, name string, n uint64) {
 	t.Helper()
 	w.broken.Set()
 	img := w.broken.AddImage("app", name, registry.NewLayer(10*n+4, 10<<10))
-	await(t, "the breaker to let something through", func() error {
+	process.Await(t, "the breaker to let something through", func(context.Context) error {
 		if status, _ := w.ask(t, w.mirror, w.broken.Host(), "app/manifests/"+name); status != http.StatusOK {
 			return fmt.Errorf("status %d", status)
 		}
@@ -217,7 +218,7 @@ func (w *world) readers(t *testing.T, ctx context.Context, seed uint64, slow reg
 			}
 		})
 	}
-	await(t, "three readers of a download", func() error {
+	process.Await(t, "three readers of a download", func(context.Context) error {
 		if page := w.mirror.metrics(t); !strings.Contains(page, "larder_followers 3\n") || !strings.Contains(page, "larder_fills_in_flight 1\n") {
 			return errors.New("there are none")
 		}

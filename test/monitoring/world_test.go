@@ -2,125 +2,35 @@ package monitoring
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/larder-registry/larder/test/authority"
+	"github.com/larder-registry/larder/test/leak"
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
 var larderFlag = flag.String("larder", "../../bin/larder", "the program that is looked at")
 
-// patience is longer than anything here takes on a busy machine.
-const patience = 5 * time.Minute
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// process is a program that a test started. It ends with the test.
-type process struct {
-	cmd    *exec.Cmd
-	log    string
-	exited chan struct{}
-}
-
-// spawn starts a program with no environment but where programs are.
-func spawn(t *testing.T, env []string, path string, args ...string) *process {
-	t.Helper()
-	log, err := os.CreateTemp(t.TempDir(), filepath.Base(path)+"-*.log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	p := &process{cmd: exec.Command(path, args...), log: log.Name(), exited: make(chan struct{})}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { // ends with the process
-		_ = p.cmd.Wait()
-		close(p.exited)
-	}()
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Logf("%s %s said last:\n%s", filepath.Base(path), args[0], tail(p.output(t)))
-		}
-	})
-	return p
-}
-
-// kill ends the process at once.
-func (p *process) kill() {
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may be gone already
-	<-p.exited
-}
-
-func (p *process) output(t *testing.T) string {
-	t.Helper()
-	raw, err := os.ReadFile(p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(raw)
-}
-
-func tail(text string) string { return text[max(0, len(text)-3000):] }
-
-// await calls ready again and again until it returns nil.
-func await(t *testing.T, what string, ready func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := ready()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s: %v", what, err)
-		}
-	}
-}
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // larder is a running larder.
 type larder struct {
-	*process
+	*process.Process
 	addr, admin, dir string
 }
 
@@ -139,9 +49,9 @@ func startLarderWith(t *testing.T, env []string, config string, args ...string) 
 	if !strings.Contains(strings.Join(args, " "), "--serve=webhook") {
 		args = append(args, "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(l.dir, "data"))
 	}
-	l.process = spawn(t, env, *larderFlag, args...)
-	await(t, "larder to serve", func() error {
-		for line := range strings.Lines(l.output(t)) {
+	l.Process = process.Spawn(t, t.TempDir(), env, *larderFlag, args...)
+	l.Await(t, "larder to serve", func(context.Context) error {
+		for line := range strings.Lines(l.Output()) {
 			var said struct{ Msg, Listen, Admin string }
 			if json.Unmarshal([]byte(line), &said) == nil && strings.HasPrefix(said.Msg, "larder ") && strings.HasSuffix(said.Msg, " serves") {
 				_, l.addr, _ = strings.Cut("="+said.Listen[strings.LastIndexByte(said.Listen, '=')+1:], "=")
@@ -149,12 +59,7 @@ func startLarderWith(t *testing.T, env []string, config string, args ...string) 
 				return nil
 			}
 		}
-		select {
-		case <-l.exited:
-			t.Fatalf("larder ended:\n%s", tail(l.output(t)))
-		default:
-		}
-		return fmt.Errorf("it has not said so")
+		return errors.New("it has not said so")
 	})
 	return l
 }
@@ -205,27 +110,7 @@ func send(t *testing.T, client *http.Client, req *http.Request) (int, http.Heade
 // returns a client that trusts them.
 func certificate(t *testing.T, dir string) *http.Client {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{"webhook.test"},
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	write(t, dir, "tls.crt", string(cert))
-	write(t, dir, "tls.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(cert)
+	roots := authority.Write(t, dir, "webhook.test").Pool()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "webhook.test"}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
@@ -309,7 +194,7 @@ func (w *world) startPrometheus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, addr := t.TempDir(), freeAddr(t)
+	dir, addr := t.TempDir(), process.Addr(t)
 	config := "global: {scrape_interval: 5s, scrape_timeout: 5s, evaluation_interval: 5s}\nrule_files: [" + rules + "]\nscrape_configs:\n"
 	for job, all := range map[string][]*larder{
 		"mirrors": {w.mirror, w.full, w.gone}, "registry": {w.central}, "webhook": w.webhooks[:],
@@ -320,29 +205,10 @@ func (w *world) startPrometheus(t *testing.T) {
 		}
 		config += fmt.Sprintf("  - {job_name: %s, static_configs: [{targets: ['%s']}]}\n", job, strings.Join(targets, "', '"))
 	}
-	p := spawn(t, nil, "/usr/bin/prometheus", "--config.file="+write(t, dir, "prometheus.yml", config),
+	p := process.Spawn(t, dir, nil, "prometheus", "--config.file="+write(t, dir, "prometheus.yml", config),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
 	w.prometheus = "http://" + addr
-	await(t, "Prometheus to be ready", func() error {
-		select {
-		case <-p.exited:
-			t.Fatalf("prometheus ended:\n%s", tail(p.output(t)))
-		default:
-		}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.prometheus+"/-/ready", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("it answers %d", resp.StatusCode)
-		}
-		return nil
-	})
+	p.Await(t, "Prometheus to be ready", process.Answers(w.prometheus+"/-/ready"))
 }
 
 // api asks Prometheus' API and decodes the data of its answer into v.
@@ -382,7 +248,7 @@ func (w *world) query(t *testing.T, expr string) ([]sample, error) {
 func (w *world) scraped(t *testing.T) {
 	t.Helper()
 	after := fmt.Sprintf("%.3f", float64(time.Now().UnixMilli())/1000)
-	await(t, "another scrape", func() error {
+	process.Await(t, "another scrape", func(context.Context) error {
 		// Targets that have never been scraped have no series at all.
 		done, err := w.query(t, "count(timestamp(up) >= "+after+")")
 		if err == nil && (len(done) == 0 || done[0].value() != targets) {

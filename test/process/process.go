@@ -54,7 +54,7 @@ func start(cmd *exec.Cmd, name string, out *os.File) (*Process, error) {
 // Done is closed when the process has ended, of itself or by End.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// End sends sig and waits until the process is gone; after 10 seconds it kills.
+// End sends sig and waits until the process is gone; after a minute it kills.
 // On a nil Process, and on one that has ended, it does nothing.
 func (p *Process) End(sig syscall.Signal) {
 	if p == nil {
@@ -63,7 +63,7 @@ func (p *Process) End(sig syscall.Signal) {
 	p.cmd.Process.Signal(sig)
 	select {
 	case <-p.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		p.cmd.Process.Kill()
 		<-p.done
 	}

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -30,11 +29,9 @@ func larderFile(t *testing.T) string {
 	if *binary != "" {
 		return *binary
 	}
-	file := filepath.Join(t.TempDir(), "larder")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", file, "./cmd/larder")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build larder: %v\n%s", err, out)
+	file, err := process.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
 	return file
 }
@@ -47,29 +44,15 @@ type node struct {
 
 func startNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{larder: larderFile(t), up: registry.Start(t, registry.Options{})}
-	for _, addr := range []*string{&n.addr, &n.admin} {
-		var err error
-		if *addr, err = process.FreeAddr(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n := &node{larder: larderFile(t), addr: process.Addr(t), admin: process.Addr(t), up: registry.Start(t, registry.Options{})}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "larder.yaml")
 	text := fmt.Sprintf("registry_proxies: {max_size: 1GiB, min_free: '0', prefetch_wait: 0s, pin: ['%s/library/*:*'], registries: [{host: %q, insecure: true}]}\n", n.up.Host(), n.up.Host())
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p, err := process.Start(dir, "larder", n.larder, "mirror", "--config", config, "--data-dir", filepath.Join(dir, "data"), "--listen", n.addr, "--admin-listen", n.admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.End(syscall.SIGTERM) })
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := p.Ready(ctx, "http://"+n.admin+"/readyz"); err != nil {
-		t.Fatalf("%v\n%s", err, p.Tail())
-	}
+	p := process.Spawn(t, dir, nil, n.larder, "mirror", "--config", config, "--data-dir", filepath.Join(dir, "data"), "--listen", n.addr, "--admin-listen", n.admin)
+	p.Await(t, "the mirror", process.Answers("http://"+n.admin+"/readyz"))
 	return n
 }
 
