@@ -7,15 +7,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // TestBypasses tries every way to bring a bad image in, by kubectl.
 func TestBypasses(t *testing.T) {
 	w := enforce(t, 2, rules)
-	w.do(t, "run", "good", "--image=ghcr.io/org/app:1")
-	w.do(t, "run", "copied", "--image=ghcr.io/org/app:1")
+	w.Do(t, "run", "good", "--image=ghcr.io/org/app:1")
+	w.Do(t, "run", "copied", "--image=ghcr.io/org/app:1")
 	deployment := `{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}, spec: {selector: {matchLabels: {a: d}}, template: {metadata: {labels: {a: d}}, spec: {containers: [{name: c, image: ghcr.io/org/app}]}}}}`
-	w.doIn(t, deployment, "apply", "-f", "-")
+	w.DoWith(t, deployment, "apply", "-f", "-")
 	volume := `{apiVersion: v1, kind: Pod, metadata: {name: v}, spec: {containers: [{name: c, image: ghcr.io/org/app}], volumes: [{name: v, image: {reference: "%s"}}]}}`
 	pod := `{apiVersion: v1, kind: Pod, metadata: {name: %s}, spec: {%s}}`
 	for _, c := range []struct {
@@ -47,21 +49,21 @@ func TestBypasses(t *testing.T) {
 		{"a static pod that is claimed", `{apiVersion: v1, kind: Pod, metadata: {name: bad, annotations: {kubernetes.io/config.mirror: x}}, spec: {nodeName: n1, containers: [{name: c, image: quay.io/evil/app}]}}`, "create -f -", "spec.containers[0].image"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out, err := w.kubectlIn(t, c.stdin, strings.Fields(c.args)...)
+			out, err := w.Kubectl(t, c.stdin, strings.Fields(c.args)...)
 			if err == nil || !strings.Contains(out, `admission webhook "pods.images.larder" denied the request: the image policy of this cluster does not let this run in namespace default: image `) || !strings.Contains(out, c.place) {
 				t.Errorf("%v: %s; want a denial that names %s", err, out, c.place)
 			}
 		})
 	}
 	for _, name := range w.names(t, "pods", "default") {
-		images := w.do(t, "get", name, "-n", "default", "-o", "jsonpath={..image} {..reference}")
+		images := w.Do(t, "get", name, "-n", "default", "-o", "jsonpath={..image} {..reference}")
 		if strings.Contains(images, "evil") || strings.Contains(images, "secret") {
 			t.Errorf("%s has %s", name, images)
 		}
 	}
 	t.Run("the audit log", func(t *testing.T) {
-		await(t, "the decisions to be there", func(context.Context) error {
-			log, err := os.ReadFile(filepath.Join(w.dir, "audit.log"))
+		process.Await(t, "the decisions to be there", func(context.Context) error {
+			log, err := os.ReadFile(filepath.Join(w.Dir, "audit.log"))
 			for _, want := range []string{
 				`"pods.images.larder/decision":"denied"`, `"pods.images.larder/images":"\"quay.io/evil/app\" (default Deny)"`,
 				`"pods.images.larder/decision":"allowed"`, `"pods.images.larder/policy":"`,
@@ -74,9 +76,9 @@ func TestBypasses(t *testing.T) {
 		})
 	})
 	t.Run("allowed", func(t *testing.T) {
-		w.do(t, "debug", "good", "--image=nginx")
-		w.do(t, "set", "image", "pod/good", "good=ghcr.io/org/app:2")
-		w.doIn(t, fmt.Sprintf(volume, "ghcr.io/org/data:1"), "apply", "-f", "-")
+		w.Do(t, "debug", "good", "--image=nginx")
+		w.Do(t, "set", "image", "pod/good", "good=ghcr.io/org/app:2")
+		w.DoWith(t, fmt.Sprintf(volume, "ghcr.io/org/data:1"), "apply", "-f", "-")
 	})
 }
 
@@ -109,23 +111,23 @@ func kinds() []string {
 // kubectl prints, and a denial where that is asked for.
 func TestWorkloadsAreToldEarly(t *testing.T) {
 	w := enforce(t, 1, rules)
-	w.doIn(t, `{apiVersion: v1, kind: Node, metadata: {name: n1}}`, "create", "-f", "-") // for the DaemonSet
+	w.DoWith(t, `{apiVersion: v1, kind: Node, metadata: {name: n1}}`, "create", "-f", "-") // for the DaemonSet
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			name := strings.ToLower(kind)
-			out := w.doIn(t, workload(kind, name, "quay.io/evil/app"), "apply", "-f", "-")
+			out := w.DoWith(t, workload(kind, name, "quay.io/evil/app"), "apply", "-f", "-")
 			if !strings.Contains(out, `Warning: image "quay.io/evil/app" at spec.`) || !strings.Contains(out, "will not run, its pods will be denied") {
 				t.Errorf("kubectl apply said %s", out)
 			}
-			if out := w.doIn(t, workload(kind, name+"-good", "nginx"), "apply", "-f", "-"); strings.Contains(out, "Warning") {
+			if out := w.DoWith(t, workload(kind, name+"-good", "nginx"), "apply", "-f", "-"); strings.Contains(out, "Warning") {
 				t.Errorf("kubectl apply of a good one said %s", out)
 			}
 		})
 	}
 	t.Run("no pod came of it", func(t *testing.T) {
-		await(t, "the controllers to be told", w.refused("default", "deployment", "statefulset", "daemonset"))
+		process.Await(t, "the controllers to be told", w.refused("default", "deployment", "statefulset", "daemonset"))
 		for _, pod := range w.names(t, "pods", "default") {
-			if images := w.do(t, "get", pod, "-o", "jsonpath={..image}"); strings.Contains(images, "evil") {
+			if images := w.Do(t, "get", pod, "-o", "jsonpath={..image}"); strings.Contains(images, "evil") {
 				t.Errorf("%s has %s", pod, images)
 			}
 		}
@@ -134,16 +136,16 @@ func TestWorkloadsAreToldEarly(t *testing.T) {
 	denying := w.write(t, rules+"webhook: {workloads: deny}\n")
 	r := w.start(t, denying)
 	w.serve(t, r)
-	w.replicas[0].stop(t) // the API server keeps its connections
+	w.replicas[0].Stop(t) // the API server keeps its connections
 	for _, kind := range kinds() {
 		t.Run(kind+" denied", func(t *testing.T) {
 			name := strings.ToLower(kind)
-			out, err := w.kubectlIn(t, workload(kind, name+"-denied", "quay.io/evil/app"), "apply", "-f", "-")
+			out, err := w.Kubectl(t, workload(kind, name+"-denied", "quay.io/evil/app"), "apply", "-f", "-")
 			if err == nil || !strings.Contains(out, `admission webhook "workloads.images.larder" denied the request`) {
 				t.Errorf("%v: %s", err, out)
 			}
 			// What was there before can still be changed.
-			w.do(t, "label", strings.ToLower(kind), name, "x=y")
+			w.Do(t, "label", strings.ToLower(kind), name, "x=y")
 		})
 	}
 }

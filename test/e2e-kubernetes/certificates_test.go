@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // registered reads what the registration trusts, and its version.
@@ -21,7 +23,7 @@ func (w *webhook) registered(t testing.TB) (bundles [][]byte, version string) {
 			ClientConfig struct{ CABundle []byte }
 		}
 	}
-	if err := w.get(registration, &r); err != nil {
+	if err := w.Get(t.Context(), registration, &r); err != nil {
 		t.Fatal(err)
 	}
 	for _, hook := range r.Webhooks {
@@ -34,7 +36,7 @@ func (w *webhook) registered(t testing.TB) (bundles [][]byte, version string) {
 func (w *webhook) kept(t testing.TB) map[string][]byte {
 	t.Helper()
 	var s struct{ Data map[string][]byte }
-	if err := w.get(secret, &s); err != nil {
+	if err := w.Get(t.Context(), secret, &s); err != nil {
 		t.Fatal(err)
 	}
 	return s.Data
@@ -146,7 +148,7 @@ func TestLeastRights(t *testing.T) {
 	w := install(t, "Ignore")
 	may := func(want string, args ...string) {
 		t.Helper()
-		out, _ := w.kubectl(t, append([]string{"auth", "can-i", "--as", "system:serviceaccount:larder:larder-webhook"}, args...)...)
+		out, _ := w.Kubectl(t, "", append([]string{"auth", "can-i", "--as", "system:serviceaccount:larder:larder-webhook"}, args...)...)
 		if answer := strings.TrimSpace(out[strings.LastIndex("\n"+strings.TrimSpace(out), "\n"):]); answer != want {
 			t.Errorf("may %v: %s, want %s", args, out, want)
 		}
@@ -173,10 +175,10 @@ func TestTheBundleIsWipedByHand(t *testing.T) {
 	w := enforce(t, 2, rules)
 	before, _ := w.registered(t)
 	for range 3 {
-		w.do(t, "patch", "validatingwebhookconfiguration", "larder-webhook", "--type=json", "-p",
+		w.Do(t, "patch", "validatingwebhookconfiguration", "larder-webhook", "--type=json", "-p",
 			`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"},{"op":"add","path":"/webhooks/1/clientConfig/caBundle","value":""}]`)
 		w.reviewed(t)
-		await(t, "the bundle", func(context.Context) error {
+		process.Await(t, "the bundle", func(context.Context) error {
 			after, _ := w.registered(t)
 			for i := range after {
 				if string(after[i]) != string(before[i]) {
@@ -195,10 +197,10 @@ func TestTheSecretIsDeleted(t *testing.T) {
 	w := enforce(t, 2, rules)
 	first := authorities(t, w.kept(t)["ca.crt"])
 	stop := w.load(t)
-	w.do(t, "delete", "secret", "-n", namespace, "larder-webhook-authority")
+	w.Do(t, "delete", "secret", "-n", namespace, "larder-webhook-authority")
 	r := w.start(t, w.config)
-	await(t, "the new replica to say what is missing", func(ctx context.Context) error {
-		if err := r.ready(ctx); err == nil || !strings.Contains(err.Error(), `secrets "larder-webhook-authority" not found; make it as in docs/admission.md`) {
+	process.Await(t, "the new replica to say what is missing", func(ctx context.Context) error {
+		if err := r.ready(ctx); err == nil || !strings.Contains(err.Error(), `secrets \"larder-webhook-authority\" not found; make it as in docs/admission.md`) {
 			return fmt.Errorf("it says %v", err)
 		}
 		return nil
@@ -208,8 +210,8 @@ func TestTheSecretIsDeleted(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	w.do(t, "create", "secret", "generic", "-n", namespace, "larder-webhook-authority")
-	await(t, "the new authority to be in force", func(ctx context.Context) error {
+	w.Do(t, "create", "secret", "generic", "-n", namespace, "larder-webhook-authority")
+	process.Await(t, "the new authority to be in force", func(ctx context.Context) error {
 		bundles, _ := w.registered(t)
 		for _, b := range bundles {
 			if names := authorities(t, b); len(names) != 2 || names[0] == first[0] || names[1] != first[0] {
@@ -240,7 +242,7 @@ func TestTheAuthorityIsReplacedUnderLoad(t *testing.T) {
 	w := enforce(t, 2, rules+"webhook: {authority_lifetime: 1m, certificate_lifetime: 1m}\n")
 	seen := map[string]bool{}
 	stop := w.load(t)
-	await(t, "three authorities", func(context.Context) error {
+	process.Await(t, "three authorities", func(context.Context) error {
 		bundles, _ := w.registered(t)
 		for _, name := range authorities(t, bundles[0]) {
 			seen[name] = true
@@ -248,14 +250,14 @@ func TestTheAuthorityIsReplacedUnderLoad(t *testing.T) {
 		if len(seen) == 2 && len(w.replicas) == 2 {
 			// In the middle of it, one replica makes room for another.
 			w.serve(t, w.replicas[0], w.start(t, w.config))
-			w.replicas[1].stop(t)
+			w.replicas[1].Stop(t)
 		}
 		if len(seen) < 3 {
 			return fmt.Errorf("there were %d", len(seen))
 		}
 		return nil
 	})
-	await(t, "the third to be served", func(ctx context.Context) error {
+	process.Await(t, "the third to be served", func(ctx context.Context) error {
 		bundles, _ := w.registered(t)
 		if names := authorities(t, bundles[0]); len(names) != 1 {
 			return fmt.Errorf("the bundle has %v", names)
@@ -278,10 +280,10 @@ func TestARollingUpdate(t *testing.T) {
 	stop := w.load(t)
 	for range 3 {
 		fresh, old := w.start(t, w.config), w.replicas[len(w.replicas)-3]
-		await(t, "the new replica to be ready", fresh.ready)
+		process.Await(t, "the new replica to be ready", fresh.ready)
 		var gone sync.WaitGroup
-		gone.Go(func() { old.stop(t) })
-		await(t, "the old replica to say so", func(ctx context.Context) error {
+		gone.Go(func() { old.Stop(t) })
+		process.Await(t, "the old replica to say so", func(ctx context.Context) error {
 			if old.ready(ctx) == nil {
 				return errors.New("it says it is ready")
 			}

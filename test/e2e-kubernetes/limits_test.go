@@ -8,6 +8,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/kube"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // manyContainers is a pod with that many containers, each with an image of its
@@ -35,7 +38,7 @@ func TestLimits(t *testing.T) {
 	w := enforce(t, 1, rules)
 	create := func(body string) (int, string) {
 		t.Helper()
-		status, answer, err := w.call(admin, http.MethodPost, "/api/v1/namespaces/default/pods?dryRun=All", body)
+		status, answer, err := w.call(kube.Admin, http.MethodPost, "/api/v1/namespaces/default/pods?dryRun=All", body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +77,7 @@ func TestLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := w.replicas[0]
-		await(t, "the policy to be in force", func(context.Context) error {
+		process.Await(t, "the policy to be in force", func(context.Context) error {
 			if line, ok := r.logged("image policy in force"); !ok || line["mode"] != "warn" {
 				return fmt.Errorf("it is %v", line)
 			}

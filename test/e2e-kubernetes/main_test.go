@@ -1,16 +1,12 @@
 package kubernetes
 
 import (
-	"context"
 	"flag"
-	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
-	"go.uber.org/goleak"
+	"github.com/larder-registry/larder/test/leak"
 )
 
 var (
@@ -19,19 +15,7 @@ var (
 	docFlag    = flag.String("doc", "../../docs/admission.md", "holds the manifests to install")
 )
 
-// patience bounds what takes a moment on an idle machine.
-const patience = 3 * time.Minute
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // path makes a flag's value absolute, and fails where nothing is there.
 func path(t testing.TB, elem ...string) string {
@@ -44,27 +28,6 @@ func path(t testing.TB, elem ...string) string {
 		t.Fatalf("%v; test/e2e-kubernetes/run builds it", err)
 	}
 	return p
-}
-
-// await calls ready until it returns nil, and fails the test when that takes
-// longer than patience.
-func await(t testing.TB, what string, ready func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := ready(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s: %v", what, err)
-		}
-	}
 }
 
 // write makes a file below dir.

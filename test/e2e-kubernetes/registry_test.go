@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/kube"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // registry is a running central registry that knows the cluster's accounts.
@@ -24,25 +27,13 @@ type registry struct {
 func startRegistry(t testing.TB, c *cluster, config string) *registry {
 	t.Helper()
 	dir := t.TempDir()
-	listen, admin := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
-	p := spawn(t, dir, nil, path(t, *larderFlag), "central", "--serve", "registry", "--plain-http",
-		"--config", write(t, dir, "larder.yaml", config), "--listen", listen, "--admin-listen", admin, "--data-dir", filepath.Join(dir, "data"))
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the registry said last:\n%s", p.tail(2000))
-		}
-	})
+	listen := process.Addr(t)
+	p := process.Spawn(t, dir, nil, path(t, *larderFlag), "central", "--serve", "registry", "--plain-http",
+		"--config", write(t, dir, "larder.yaml", config), "--listen", listen, "--admin-listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data"))
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	r := &registry{t, "http://" + listen, &http.Client{Transport: transport}}
-	await(t, "the registry", func(ctx context.Context) error {
-		select {
-		case <-p.exited:
-			t.Fatalf("the registry ended: %s", p.tail(2000))
-		default:
-		}
-		return dial(ctx, listen)
-	})
+	p.Await(t, "the registry", process.Listens("tcp", listen))
 	return r
 }
 
@@ -79,7 +70,7 @@ func asPassword(token string) string {
 // directory a pod of the registry's would have for its own account.
 func (c *cluster) accounts(t testing.TB) (dir string) {
 	t.Helper()
-	c.doIn(t, `apiVersion: v1
+	c.DoWith(t, `apiVersion: v1
 kind: List
 items:
 - {apiVersion: v1, kind: Namespace, metadata: {name: team-a}}
@@ -112,7 +103,7 @@ items:
 	c.granted(t, "team-a", "ci", `"resourceAttributes": {"group": "registry.larder.dev", "resource": "repositories", "verb": "push", "name": "app", "namespace": "team-a"}`)
 	dir = t.TempDir()
 	write(t, dir, "token", c.token(t, "larder", "registry"))
-	ca, err := os.ReadFile(c.ca)
+	ca, err := os.ReadFile(filepath.Join(c.Dir, "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,8 +119,8 @@ func (c *cluster) granted(t testing.TB, namespace, account, attributes string) {
 	t.Helper()
 	review := fmt.Sprintf(`{"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
 	"user": "system:serviceaccount:%[1]s:%[2]s", "groups": ["system:serviceaccounts", "system:serviceaccounts:%[1]s", "system:authenticated"], %[3]s}}`, namespace, account, attributes)
-	await(t, "a role of "+account, func(context.Context) error {
-		status, body, err := c.call(admin, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+	process.Await(t, "a role of "+account, func(context.Context) error {
+		status, body, err := c.call(kube.Admin, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
 		if err != nil {
 			return err
 		}
@@ -148,7 +139,7 @@ func (c *cluster) token(t testing.TB, namespace, account string, audience ...str
 	for _, a := range audience {
 		args = append(args, "--audience", a)
 	}
-	return strings.TrimSpace(c.do(t, args...))
+	return strings.TrimSpace(c.Do(t, args...))
 }
 
 // TestAccountsPushByTheirTokens is the registry's TokenReview and
@@ -160,7 +151,7 @@ func TestAccountsPushByTheirTokens(t *testing.T) {
   kubernetes: {audiences: [registry.test], review_access: true, api_url: "https://%s", service_account_dir: %s}
   access:
     - {subjects: ["group:kubernetes:system:serviceaccounts:team-b"], repositories: [team-b], actions: [pull, push]}
-`, c.server, dir))
+`, c.Addr, dir))
 	a, b := c.token(t, "team-a", "ci", "registry.test"), c.token(t, "team-b", "ci", "registry.test")
 	forTheCluster, forAnother := c.token(t, "team-a", "ci"), c.token(t, "team-a", "ci", "another.test")
 	for _, tc := range []struct {
@@ -191,10 +182,10 @@ func TestAccountsPushByTheirTokens(t *testing.T) {
 	}
 	// A role that is taken away counts for a minute, and an account that is
 	// deleted, too.
-	c.do(t, "delete", "rolebinding", "-n", "team-a", "pushes-images")
-	c.do(t, "delete", "serviceaccount", "-n", "team-b", "ci")
-	await(t, "the role to count no more", func(context.Context) error { return r.becomes(403, a, "team-a/app") })
-	await(t, "the account to be gone", func(context.Context) error { return r.becomes(401, b, "team-b/app") })
+	c.Do(t, "delete", "rolebinding", "-n", "team-a", "pushes-images")
+	c.Do(t, "delete", "serviceaccount", "-n", "team-b", "ci")
+	process.Await(t, "the role to count no more", func(context.Context) error { return r.becomes(403, a, "team-a/app") })
+	process.Await(t, "the account to be gone", func(context.Context) error { return r.becomes(401, b, "team-b/app") })
 }
 
 func (r *registry) becomes(want int, token, repository string) error {
@@ -209,14 +200,14 @@ func (r *registry) becomes(want int, token, repository string) error {
 func TestAClusterAsAnIssuer(t *testing.T) {
 	c := startCluster(t)
 	dir := c.accounts(t)
-	c.do(t, "create", "clusterrolebinding", "reads-keys", "--clusterrole", "system:service-account-issuer-discovery", "--serviceaccount", "larder:registry")
+	c.Do(t, "create", "clusterrolebinding", "reads-keys", "--clusterrole", "system:service-account-issuer-discovery", "--serviceaccount", "larder:registry")
 	c.granted(t, "larder", "registry", `"nonResourceAttributes": {"path": "/openid/v1/jwks", "verb": "get"}`)
 	r := startRegistry(t, c, fmt.Sprintf(`central:
   issuers:
     - {name: cluster, url: "https://kubernetes.default.svc", jwks_url: "https://%s/openid/v1/jwks", audiences: [registry.test], ca_file: %s, token_file: %s}
   access:
     - {subjects: ["cluster:system:serviceaccount:team-a:*"], repositories: [team-a], actions: [pull, push]}
-`, c.server, c.ca, filepath.Join(dir, "token")))
+`, c.Addr, filepath.Join(c.Dir, "ca.crt"), filepath.Join(dir, "token")))
 	for _, tc := range []struct {
 		name, token, repository string
 		status                  int

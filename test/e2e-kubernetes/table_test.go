@@ -18,6 +18,8 @@ import (
 
 	"github.com/larder-registry/larder/internal/policy"
 	"github.com/larder-registry/larder/internal/policy/policytest"
+	"github.com/larder-registry/larder/test/kube"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // configOf writes a policy as a configuration file; JSON is YAML.
@@ -69,7 +71,7 @@ func configOf(t testing.TB, cfg policy.Config) string {
 // word is what the cluster says of a pod with that image: deny, warn, or allow
 // for the rest; refused if the API server does not take it by itself.
 func (c *cluster) word(namespace, image string) (string, error) {
-	status, answer, err := c.call(admin, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods?dryRun=All", podJSON("table", image))
+	status, answer, err := c.call(kube.Admin, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods?dryRun=All", podJSON("table", image))
 	ours := strings.Contains(answer, "denied the request") || strings.Contains(answer, "ValidatingAdmissionPolicy")
 	switch {
 	case err != nil:
@@ -109,7 +111,7 @@ func rows(name string) (list []policytest.Case) {
 func (c *cluster) agrees(t *testing.T, name string, p *policy.Policy) {
 	t.Helper()
 	// What was just put in force takes a moment to be so.
-	await(t, "the table to be in force", func(context.Context) error {
+	process.Await(t, "the table to be in force", func(context.Context) error {
 		var wrong []error
 		for _, row := range rows(name) {
 			got, err := c.word(row.Namespace, row.Image)
@@ -179,7 +181,7 @@ func TestTheTableByTheWebhook(t *testing.T) {
 			if err := os.Rename(next, w.config); err != nil {
 				t.Fatal(err)
 			}
-			await(t, "the policy to be in force", func(ctx context.Context) error {
+			process.Await(t, "the policy to be in force", func(ctx context.Context) error {
 				metrics, err := w.replicas[0].metrics(ctx)
 				if err == nil && !strings.Contains(metrics, fmt.Sprintf("larder_policy_revision_info{revision=%q} 1", p.Revision())) {
 					err = errors.New("it is another one")
@@ -190,7 +192,7 @@ func TestTheTableByTheWebhook(t *testing.T) {
 		})
 	}
 	// Once by kubectl, as a person sees it.
-	out, err := w.kubectl(t, "run", "x", "--namespace", "table", "--image", "ghcr.io:443/org/secret", "--dry-run=server")
+	out, err := w.Kubectl(t, "", "run", "x", "--namespace", "table", "--image", "ghcr.io:443/org/secret", "--dry-run=server")
 	if err == nil || !strings.Contains(out, `(ghcr.io/org/secret:latest)`) {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -216,12 +218,7 @@ func (r *replica) metrics(ctx context.Context) (string, error) {
 func TestTheTableByTheAPIServer(t *testing.T) {
 	c := startCluster(t)
 	for _, ns := range policytest.Namespaces() {
-		c.do(t, "create", "namespace", ns)
-	}
-	for _, ns := range policytest.Namespaces() {
-		await(t, "the service account of "+ns, func(context.Context) error {
-			return c.get("/api/v1/namespaces/"+ns+"/serviceaccounts/default", &struct{}{})
-		})
+		c.makeNamespace(t, ns)
 	}
 	names, all := policies(t)
 	for _, name := range names {
@@ -230,15 +227,15 @@ func TestTheTableByTheAPIServer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := write(t, c.dir, filepath.Join(name, "larder.yaml"), configOf(t, all[name]))
+			file := write(t, c.Dir, filepath.Join(name, "larder.yaml"), configOf(t, all[name]))
 			rendered, err := exec.CommandContext(t.Context(), path(t, *larderFlag), "policy", "render", "--format", "vap", "--config", file).Output()
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.doIn(t, string(rendered), "apply", "-f", "-")
+			c.DoWith(t, string(rendered), "apply", "-f", "-")
 			t.Cleanup(func() {
-				c.do(t, "delete", "validatingadmissionpolicybinding", "--all")
-				c.do(t, "delete", "validatingadmissionpolicy", "--all")
+				c.Do(t, "delete", "validatingadmissionpolicybinding", "--all")
+				c.Do(t, "delete", "validatingadmissionpolicy", "--all")
 			})
 			c.agrees(t, name, p)
 		})

@@ -14,6 +14,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/kube"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // The names in docs/admission.md.
@@ -41,7 +44,7 @@ type webhook struct {
 
 // replica is one process.
 type replica struct {
-	*process
+	*process.Process
 	addr, admin string
 }
 
@@ -89,15 +92,15 @@ func install(t testing.TB, failurePolicy string) *webhook {
 	objects = replaceOnce(t, objects, "  selector: {app.kubernetes.io/name: larder-webhook}\n  ports:\n    - {port: 443, targetPort: webhook}\n", "  type: ExternalName\n  externalName: localhost\n")
 	objects = replaceOnce(t, objects, "  replicas: 2\n", "  replicas: 0\n")
 	objects = replaceOnce(t, objects, "failurePolicy: Ignore        # Fail, once it has proved itself", "failurePolicy: "+failurePolicy)
-	w.doIn(t, objects, "apply", "-f", "-")
-	w.account = filepath.Join(w.dir, "account")
-	ca, err := os.ReadFile(w.ca)
+	w.DoWith(t, objects, "apply", "-f", "-")
+	w.account = filepath.Join(w.Dir, "account")
+	ca, err := os.ReadFile(filepath.Join(w.Dir, "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, w.account, "ca.crt", string(ca))
 	write(t, w.account, "namespace", namespace+"\n")
-	write(t, w.account, "token", w.do(t, "create", "token", "larder-webhook", "--namespace", namespace))
+	write(t, w.account, "token", w.Do(t, "create", "token", "larder-webhook", "--namespace", namespace))
 	return w
 }
 
@@ -118,7 +121,7 @@ func enforce(t testing.TB, replicas int, config string) *webhook {
 // write makes a configuration file in a directory of its own.
 func (w *webhook) write(t testing.TB, config string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(w.dir, "config-")
+	dir, err := os.MkdirTemp(w.Dir, "config-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,11 +144,11 @@ func (w *webhook) start(t testing.TB, config string, args ...string) *replica {
 // launch starts a replica.
 func (w *webhook) launch(t testing.TB, config string, args ...string) *replica {
 	t.Helper()
-	host, port, err := net.SplitHostPort(w.server)
+	host, port, err := net.SplitHostPort(w.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &replica{process: spawn(t, w.dir, []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}, path(t, *larderFlag), append([]string{
+	return &replica{Process: process.Spawn(t, w.Dir, []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}, path(t, *larderFlag), append([]string{
 		"central", "--serve", "webhook", "--config", config, "--webhook-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
 		"--log-format", "json", "--shutdown-delay", "1s",
 	}, args...)...)}
@@ -154,14 +157,9 @@ func (w *webhook) launch(t testing.TB, config string, args ...string) *replica {
 // listening waits until a replica listens, and counts it as one of w's.
 func (w *webhook) listening(t testing.TB, r *replica) {
 	t.Helper()
-	await(t, "larder central to serve", func(context.Context) error {
+	r.Await(t, "larder central to serve", func(context.Context) error {
 		line, ok := r.logged("larder central serves")
 		if !ok {
-			select {
-			case <-r.exited:
-				t.Fatalf("it ended: %s", r.text())
-			default:
-			}
 			return errors.New("not yet")
 		}
 		r.addr, r.admin = strings.TrimPrefix(fmt.Sprint(line["listen"]), "webhook="), fmt.Sprint(line["admin"])
@@ -181,7 +179,7 @@ func (r *replica) logged(message string) (line map[string]any, ok bool) {
 
 // lines are the lines of the log with that message.
 func (r *replica) lines(message string) (found []map[string]any) {
-	scan := bufio.NewScanner(strings.NewReader(r.text()))
+	scan := bufio.NewScanner(strings.NewReader(r.Output()))
 	scan.Buffer(nil, 1<<20)
 	for scan.Scan() {
 		var line map[string]any
@@ -194,21 +192,7 @@ func (r *replica) lines(message string) (found []map[string]any) {
 
 // ready asks a replica's own check.
 func (r *replica) ready(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.admin+"/readyz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != 200 {
-		var answer struct{ Checks map[string]string }
-		_ = json.NewDecoder(resp.Body).Decode(&answer)
-		return fmt.Errorf("status %d: %v", resp.StatusCode, answer.Checks)
-	}
-	return nil
+	return process.Answers("http://" + r.admin + "/readyz")(ctx)
 }
 
 // serve sends reviews to these replicas, each once it is ready.
@@ -216,7 +200,7 @@ func (w *webhook) serve(t testing.TB, replicas ...*replica) {
 	t.Helper()
 	var addrs []string
 	for _, r := range replicas {
-		await(t, "a replica to be ready", r.ready)
+		r.Await(t, "a replica to be ready", r.ready)
 		addrs = append(addrs, r.addr)
 	}
 	w.balancer.to(addrs...)
@@ -224,7 +208,7 @@ func (w *webhook) serve(t testing.TB, replicas ...*replica) {
 
 // probe asks whether a pod with that image may be, without making it.
 func (w *webhook) probe(namespace, image string) (status int, answer string, err error) {
-	return w.call(admin, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods?dryRun=All", podJSON("probe", image))
+	return w.call(kube.Admin, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods?dryRun=All", podJSON("probe", image))
 }
 
 func podJSON(name, image string) string {
@@ -242,7 +226,7 @@ func podJSON(name, image string) string {
 // not.
 func (w *webhook) reviewed(t testing.TB) {
 	t.Helper()
-	await(t, "reviews", func(context.Context) error {
+	process.Await(t, "reviews", func(context.Context) error {
 		status, answer, err := w.probe("default", "quay.io/evil")
 		if err != nil {
 			return err
@@ -258,23 +242,14 @@ func (w *webhook) reviewed(t testing.TB) {
 	})
 }
 
-// makeNamespace makes a namespace in which pods can be made.
-func (w *webhook) makeNamespace(t testing.TB, name string) {
-	t.Helper()
-	w.do(t, "create", "namespace", name)
-	await(t, "the service account of "+name, func(context.Context) error {
-		return w.get("/api/v1/namespaces/"+name+"/serviceaccounts/default", &struct{}{})
-	})
-}
-
 // unenforced runs f while the registration is away, which is how violators come
 // to be.
 func (w *webhook) unenforced(t testing.TB, f func()) {
 	t.Helper()
-	saved := w.do(t, "get", "validatingwebhookconfiguration", "larder-webhook", "-o", "yaml")
+	saved := w.Do(t, "get", "validatingwebhookconfiguration", "larder-webhook", "-o", "yaml")
 	saved = regexp.MustCompile(`(?m)^  (resourceVersion|uid): .*\n`).ReplaceAllString(saved, "")
-	w.do(t, "delete", "validatingwebhookconfiguration", "larder-webhook")
-	await(t, "the registration to be gone", func(context.Context) error {
+	w.Do(t, "delete", "validatingwebhookconfiguration", "larder-webhook")
+	process.Await(t, "the registration to be gone", func(context.Context) error {
 		status, answer, err := w.probe("default", "quay.io/evil")
 		if err == nil && status != 201 {
 			err = fmt.Errorf("status %d: %.300s", status, answer)
@@ -282,7 +257,7 @@ func (w *webhook) unenforced(t testing.TB, f func()) {
 		return err
 	})
 	f()
-	w.doIn(t, saved, "create", "-f", "-")
+	w.DoWith(t, saved, "create", "-f", "-")
 	w.serve(t, w.replicas...)
 	w.reviewed(t)
 }
@@ -290,7 +265,7 @@ func (w *webhook) unenforced(t testing.TB, f func()) {
 // names lists the objects of a kind in a namespace.
 func (c *cluster) names(t testing.TB, kind, namespace string) []string {
 	t.Helper()
-	names := strings.Fields(c.do(t, "get", kind, "-n", namespace, "-o", "name"))
+	names := strings.Fields(c.Do(t, "get", kind, "-n", namespace, "-o", "name"))
 	slices.Sort(names)
 	return names
 }
