@@ -398,6 +398,8 @@ func TestRulesThatCannotBeMeant(t *testing.T) {
 		"tags without repositories":      TagRule{Tags: []string{"*"}}.Check(),
 		"no tags":                        TagRule{Repositories: all}.Check(),
 		"a bad tag":                      TagRule{Repositories: all, Tags: []string{"["}}.Check(),
+		"a tag that no image has":        TagRule{Repositories: all, Tags: []string{"app:v*"}}.Check(),
+		"a repository that nobody has":   TagRule{Repositories: []oci.Pattern{"Team"}, Tags: []string{"v*"}}.Check(),
 		"a quota of nothing":             Quota{Repositories: all}.Check(),
 		"a quota without repositories":   Quota{Bytes: 1}.Check(),
 		"retention of everything":        Retention{Repositories: all}.Check(),
@@ -409,7 +411,7 @@ func TestRulesThatCannotBeMeant(t *testing.T) {
 		}
 	}
 	for _, err := range []error{
-		TagRule{Repositories: all, Tags: []string{"v*"}}.Check(), Quota{Repositories: all, Bytes: 1}.Check(), Retention{Repositories: all, Untagged: 1}.Check(),
+		TagRule{Repositories: all, Tags: []string{"v*", "[0-9]?"}}.Check(), Quota{Repositories: all, Bytes: 1}.Check(), Retention{Repositories: all, Untagged: 1}.Check(),
 	} {
 		if err != nil {
 			t.Error(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -22,13 +23,16 @@ type TagRule struct {
 	Tags []string
 }
 
+// tagPattern is what a pattern that some tag can match is made of.
+var tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_.*?^\[\]-]+$`)
+
 // Check says what is wrong with the rule, if anything.
 func (r TagRule) Check() error {
 	if len(r.Tags) == 0 {
 		return errors.New("it names no tags")
 	}
 	for _, tag := range r.Tags {
-		if _, err := path.Match(tag, ""); err != nil || tag == "" {
+		if _, err := path.Match(tag, ""); err != nil || !tagPattern.MatchString(tag) {
 			return fmt.Errorf("tag pattern %.80q is not one", tag)
 		}
 	}
