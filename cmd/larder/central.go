@@ -90,6 +90,9 @@ type central struct {
 	metrics  *prometheus.Registry
 	observer *observer
 	tracer   *tracing.Tracer // nil for no traces
+	// access and webhook are what the services' checks have made ready.
+	access  *access
+	webhook webhookParts
 	// stopping is set before anything is stopped.
 	stopping atomic.Bool
 }
@@ -112,11 +115,20 @@ type service struct {
 	close func()
 }
 
+// opener is one of the services there are.
+type opener struct {
+	// check reads what the service was told, refuses what cannot be meant, and
+	// touches nothing.
+	check func(*central) error
+	// open opens what was checked, or nothing.
+	open func(context.Context, *central) (service, error)
+}
+
 // openers are the services there are. One file has each: central_webhook.go.
-func openers() map[string]func(context.Context, *central) (service, error) {
-	return map[string]func(context.Context, *central) (service, error){
-		"registry": openRegistry,
-		"webhook":  openWebhook,
+func openers() map[string]opener {
+	return map[string]opener{
+		"registry": {checkRegistry, openRegistry},
+		"webhook":  {checkWebhook, openWebhook},
 	}
 }
 
@@ -137,13 +149,18 @@ func runCentral(cmd *cobra.Command, f centralFlags) error {
 	if err != nil {
 		return err
 	}
+	c := &central{flags: f, cfg: cfg, log: log, metrics: newMetrics()}
+	for _, name := range f.serve {
+		if err := openers()[name].check(c); err != nil {
+			return err
+		}
+	}
 	outliveReaders()
 	stop, now, release := signals(cmd.Context())
 	defer release()
 	log.WithFields(logrus.Fields{
 		"version": versionText(), "serve": strings.Join(f.serve, ","), "file": cmp.Or(f.config, "none"),
 	}).Info("larder central starts")
-	c := &central{flags: f, cfg: cfg, log: log, metrics: newMetrics()}
 	if c.tracer, err = newTracer(cfg.Tracing, "larder-central", log, c.metrics); err != nil {
 		return err
 	}
@@ -172,7 +189,7 @@ func (f centralFlags) check() error {
 		return usageErrorf("--serve: name a service")
 	}
 	for i, name := range f.serve {
-		if known[name] == nil {
+		if _, ok := known[name]; !ok {
 			return usageErrorf("--serve %q: there is no such service", name)
 		}
 		if slices.Contains(f.serve[:i], name) {
@@ -209,7 +226,7 @@ func (c *central) open(ctx context.Context) (services []service, err error) {
 	known, checks := openers(), admin.Checks{{Name: "running", Ready: c.running}}
 	var where []string
 	for _, name := range c.flags.serve {
-		s, err := known[name](ctx, c)
+		s, err := known[name].open(ctx, c)
 		if err != nil {
 			return services, err
 		}

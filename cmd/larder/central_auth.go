@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,9 +43,13 @@ func (f *accessFlags) check() error {
 	return nil
 }
 
-// access is who may do what at the registry, opened.
+// access is who may do what at the registry; checkAccess makes it and openAccess
+// opens it.
 type access struct {
 	*auth.Authority
+	settings  auth.Settings
+	providers []auth.Provider
+	reviewer  auth.Reviewer
 	// tls is what the registry listens with; nil for plain HTTP.
 	tls *tls.Config
 	// reload looks whether users and rules have changed.
@@ -57,50 +62,45 @@ type access struct {
 // with, unless the configuration names another.
 const tokenKey = "token.key"
 
-// openAccess makes what decides, and the listener's TLS, from flags and
-// configuration. The directory has to be there. Close it at the end.
-func (c *central) openAccess(dataDir string) (_ *access, err error) {
-	f, cfg := c.flags.access, c.cfg.Central
-	a := &access{}
-	defer func() {
-		if err != nil {
-			a.close()
-		}
-	}()
+// checkAccess reads users, rules, who vouches for tokens and the listener's TLS.
+func (c *central) checkAccess() (a *access, err error) {
+	a = &access{}
 	if a.tls, err = c.registryTLS(); err != nil {
 		return nil, err
 	}
+	if a.settings, err = c.flags.access.settings(c.cfg.Central); err != nil {
+		return nil, err
+	}
+	return a, a.findProviders(c.cfg.Central, c.log)
+}
+
+// openAccess makes what decides. The directory has to be there. Close it at the
+// end.
+func (c *central) openAccess(a *access, dataDir string) (err error) {
+	cfg := c.cfg.Central
 	key := cfg.Tokens.KeyFile
 	if key == "" {
 		key = filepath.Join(dataDir, tokenKey)
 		if err := auth.EnsureKey(key); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	settings, err := f.settings(cfg)
-	if err != nil {
-		return nil, err
-	}
-	providers, reviewer, err := a.providers(cfg, c.log)
-	if err != nil {
-		return nil, err
-	}
 	a.Authority, err = auth.New(auth.Config{
-		Settings:      settings,
+		Settings:      a.settings,
 		KeyFile:       key,
-		Providers:     providers,
-		Reviewer:      reviewer,
+		Providers:     a.providers,
+		Reviewer:      a.reviewer,
 		TokenLifetime: time.Duration(cfg.Tokens.Lifetime),
 		PublicURL:     cfg.Tokens.PublicURL,
 		Log:           c.log,
 		Registerer:    c.metrics,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("decide who may do what: %w", err)
+		return fmt.Errorf("decide who may do what: %w", err)
 	}
-	a.reload = (&accessReloader{c: c, authority: a.Authority, seen: f.read(c.flags.config)}).look
-	c.tellAccess(settings, len(providers))
-	return a, nil
+	a.reload = (&accessReloader{c: c, authority: a.Authority, seen: c.flags.access.read(c.flags.config)}).look
+	c.tellAccess(a.settings, len(a.providers))
+	return nil
 }
 
 func (a *access) close() {
@@ -118,6 +118,8 @@ func (c *central) registryTLS() (*tls.Config, error) {
 		return nil, usageErrorf("--tls-cert and --tls-key belong together")
 	case f.tlsCert == "" && !f.access.plainHTTP:
 		return nil, usageErrorf("the registry is sent passwords: give --tls-cert and --tls-key, or --plain-http if something else protects them")
+	case f.access.plainHTTP && f.tlsCert != "" && !slices.Contains(f.serve, "webhook"):
+		return nil, usageErrorf("--plain-http and --tls-cert: give one of them")
 	case f.access.plainHTTP && settings.ClientCAFile != "":
 		return nil, usageErrorf("--plain-http: there are no client certificates without TLS, and central.tls.client_ca_file asks for them")
 	case f.access.plainHTTP:
@@ -152,7 +154,7 @@ func (f accessFlags) settings(cfg config.Central) (auth.Settings, error) {
 	}
 	content, err := os.ReadFile(f.passwordFile)
 	if err != nil {
-		return s, fmt.Errorf("--password-file: %w", err)
+		return s, usageErrorf("--password-file: %v", err)
 	}
 	user := auth.User{Name: f.user, Password: strings.TrimRight(string(content), "\r\n")}
 	if user.Password == "" {
@@ -169,8 +171,8 @@ func (f accessFlags) settings(cfg config.Central) (auth.Settings, error) {
 	return s, nil
 }
 
-// providers makes those who vouch for tokens, and who gives rights by roles.
-func (a *access) providers(cfg config.Central, log *logrus.Entry) (providers []auth.Provider, reviewer auth.Reviewer, err error) {
+// findProviders makes those who vouch for tokens, and who gives rights by roles.
+func (a *access) findProviders(cfg config.Central, log *logrus.Entry) error {
 	client := func(cfg auth.ClientConfig) (*http.Client, error) {
 		made, err := auth.NewClient(cfg)
 		if err == nil {
@@ -181,41 +183,42 @@ func (a *access) providers(cfg config.Central, log *logrus.Entry) (providers []a
 	for _, i := range cfg.Issuers {
 		c, err := client(auth.ClientConfig{CAFile: i.CAFile, TokenFile: i.TokenFile, Proxy: http.ProxyFromEnvironment})
 		if err != nil {
-			return nil, nil, fmt.Errorf("reach issuer %s: %w", i.Name, err)
+			return fmt.Errorf("reach issuer %s: %w", i.Name, err)
 		}
 		made, err := auth.NewIssuer(auth.IssuerConfig{
 			Name: i.Name, URL: i.URL, Audiences: i.Audiences, JWKSURL: i.JWKSURL, GroupsClaim: i.GroupsClaim, Client: c, Log: log,
 		})
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		providers = append(providers, made)
+		a.providers = append(a.providers, made)
 	}
 	k := cfg.Kubernetes
 	if k == nil {
-		return providers, nil, nil
+		return nil
 	}
 	api := k.APIURL
 	if api == "" {
 		host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 		if host == "" || port == "" {
-			return nil, nil, usageErrorf("central.kubernetes: this is no pod, as KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: give api_url and service_account_dir")
+			return usageErrorf("central.kubernetes: this is no pod, as KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: give api_url and service_account_dir")
 		}
 		api = "https://" + net.JoinHostPort(host, port)
 	}
 	c, err := client(auth.ClientConfig{CAFile: filepath.Join(k.ServiceAccountDir, "ca.crt"), TokenFile: filepath.Join(k.ServiceAccountDir, "token")})
 	if err != nil {
-		return nil, nil, fmt.Errorf("reach cluster: %w", err)
+		return fmt.Errorf("reach cluster: %w", err)
 	}
 	cluster, err := auth.NewCluster(auth.ClusterConfig{Name: "kubernetes", URL: api, Audiences: k.Audiences, Issuer: k.Issuer, Client: c})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if k.ReviewAccess {
-		reviewer = cluster
+		a.reviewer = cluster
 	}
 	// Last, since it is asked about tokens of whatever issuer.
-	return append(providers, cluster), reviewer, nil
+	a.providers = append(a.providers, cluster)
+	return nil
 }
 
 // tellAccess states what is in force, and what cannot be meant.

@@ -163,7 +163,7 @@ func TestTheUsageOfAccess(t *testing.T) {
 		{"TLS that is none", []string{"--tls-cert", password, "--tls-key", password}, 1, "prepare TLS"},
 		{"a user without password", []string{"--plain-http", "--user", "ci"}, 2, "belong together"},
 		{"an empty password", []string{"--plain-http", "--user", "ci", "--password-file", empty}, 2, "no password"},
-		{"no such file", []string{"--plain-http", "--user", "ci", "--password-file", dir + "/none"}, 1, "no such file"},
+		{"no such file", []string{"--plain-http", "--user", "ci", "--password-file", dir + "/none"}, 2, "no such file"},
 		{"a cluster outside of one", []string{"--plain-http", "--config", kubernetes}, 2, "this is no pod"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

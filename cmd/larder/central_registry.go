@@ -98,14 +98,20 @@ func (d *depository) close() error {
 	return errors.Join(err, d.unlock())
 }
 
-// openRegistry opens everything the registry stands on, and listens.
-func openRegistry(ctx context.Context, c *central) (_ service, err error) {
-	f, cfg := c.flags.registry, c.cfg.Central
-	for _, addr := range f.listen {
+// checkRegistry refuses what the registry cannot be told.
+func checkRegistry(c *central) (err error) {
+	for _, addr := range c.flags.registry.listen {
 		if err := checkAddress("listen", addr); err != nil {
-			return service{}, err
+			return err
 		}
 	}
+	c.access, err = c.checkAccess()
+	return err
+}
+
+// openRegistry opens everything the registry stands on, and listens.
+func openRegistry(ctx context.Context, c *central) (_ service, err error) {
+	f, cfg, access := c.flags.registry, c.cfg.Central, c.access
 	var s service
 	var opened []func() error
 	s.close = func() {
@@ -125,11 +131,10 @@ func openRegistry(ctx context.Context, c *central) (_ service, err error) {
 		return service{}, err
 	}
 	opened = append(opened, d.close)
-	access, err := c.openAccess(f.dataDir)
-	if err != nil {
+	opened = append(opened, func() error { access.close(); return nil })
+	if err := c.openAccess(access, f.dataDir); err != nil {
 		return service{}, err
 	}
-	opened = append(opened, func() error { access.close(); return nil })
 	foreign, err := c.openForeign(ctx, &s, &opened)
 	if err != nil {
 		return service{}, err

@@ -206,6 +206,10 @@ func TestTheRegistrysUsage(t *testing.T) {
 	}{
 		{[]string{"central"}, 2, "give --tls-cert and --tls-key, or --plain-http"},
 		{[]string{"central", "--listen", "5000"}, 2, `--listen "5000": write host:port`},
+		{[]string{"central", "--tls-cert", file, "--tls-key", file + "x"}, 1, "prepare TLS: "},
+		{[]string{"central", "--plain-http", "--tls-cert", file, "--tls-key", file}, 2, "--plain-http and --tls-cert: give one of them"},
+		{[]string{"central", "--plain-http", "--user", "u", "--password-file", empty + "/none"}, 2, "--password-file: open "},
+		{[]string{"central", "--plain-http", "--serve", "registry,webhook"}, 2, "the webhook has no policy"},
 		{[]string{"central", "gc", "--data-dir", empty}, 2, "there is no registry's content in it"},
 		{[]string{"central", "gc", "--data-dir", empty + "/none"}, 2, "there is no registry's content in it"},
 		{[]string{"central", "backup", "--data-dir", empty + "/none", file}, 2, "there is no registry's content in it"},
@@ -215,12 +219,15 @@ func TestTheRegistrysUsage(t *testing.T) {
 		{[]string{"central", "restore", "--data-dir", full, file}, 2, "it is not empty"},
 		{[]string{"central", "restore", "--data-dir", empty, empty + "/none"}, 2, "no such file or directory"},
 	} {
-		args := c.args
+		args, untouched := c.args, t.TempDir()
 		if len(args) < 2 || strings.HasPrefix(args[1], "-") {
-			args = append(args, "--data-dir", t.TempDir())
+			args = append(args, "--data-dir", untouched)
 		}
 		if code, _, errs := larder(args...); code != c.code || !strings.Contains(errs, c.err) {
 			t.Errorf("%q: %d %s; want %d, %s", c.args, code, errs, c.code, c.err)
+		}
+		if list, err := os.ReadDir(untouched); err != nil || len(list) > 0 {
+			t.Errorf("%q: left behind %v, %v", c.args, list, err)
 		}
 	}
 }

@@ -32,22 +32,30 @@ type certificateSource interface {
 	Ready() error
 }
 
-// openWebhook checks what the webhook was told, states the policy that is in
-// force, and listens.
-func openWebhook(ctx context.Context, c *central) (service, error) {
+// webhookParts is what the webhook stands on.
+type webhookParts struct {
+	rules  admission.Rules
+	source certificateSource
+	run    func(context.Context) error // beside the server, for its certificate
+}
+
+// checkWebhook refuses what the webhook cannot be told.
+func checkWebhook(c *central) (err error) {
 	if err := checkAddress("webhook-listen", c.flags.webhookListen); err != nil {
-		return service{}, err
+		return err
 	}
-	rules, err := rulesOf(c.cfg)
-	if err != nil {
-		return service{}, err
+	if c.webhook.rules, err = rulesOf(c.cfg); err != nil {
+		return err
 	}
+	c.webhook.source, c.webhook.run, err = c.certificate()
+	return err
+}
+
+// openWebhook states the policy that is in force, and listens.
+func openWebhook(ctx context.Context, c *central) (service, error) {
+	rules, source, run := c.webhook.rules, c.webhook.source, c.webhook.run
 	// What is looked at again and again while the webhook runs.
 	var watched []func()
-	source, run, err := c.certificate()
-	if err != nil {
-		return service{}, err
-	}
 	refused := func() {}
 	switch source := source.(type) {
 	case *certificate.Files:

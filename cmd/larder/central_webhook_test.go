@@ -237,6 +237,7 @@ func TestTheWebhooksUsage(t *testing.T) {
 		{"no service", []string{"--serve", ""}, 2, "--serve"},
 		{"no policy", []string{"--config", none, "--tls-cert", cert, "--tls-key", key}, 2, "the webhook has no policy"},
 		{"no configuration", nil, 2, "the webhook has no policy"},
+		{"the address of one service of two", []string{"--serve", "registry,webhook", "--plain-http", "--config", files, "--webhook-listen", "8443"}, 2, `--webhook-listen "8443": write host:port`},
 		{"an address", []string{"--config", files, "--webhook-listen", "8443"}, 2, `--webhook-listen "8443": write host:port`},
 		{"a negative delay", []string{"--config", files, "--shutdown-delay", "-1s"}, 2, "--shutdown-delay -1s: it cannot be negative"},
 		{"no files", []string{"--config", files}, 2, "webhook.certificate is files: give --tls-cert and --tls-key"},
