@@ -373,11 +373,14 @@ func uidOf(t testing.TB, body string) string {
 	if err := json.Unmarshal([]byte(body), &whole); err != nil {
 		t.Errorf("%q is answered, and is no JSON: %v", body, err)
 	}
-	var request map[string]any
+	var request map[string]json.RawMessage // a number in it may be larger than any
 	if err := json.Unmarshal(whole["request"], &request); err != nil {
 		t.Errorf("%q is answered, and has no request: %v", body, err)
 	}
-	uid, _ := request["uid"].(string)
+	var uid string
+	if err := json.Unmarshal(request["uid"], &uid); err != nil {
+		t.Errorf("%q is answered, and has no uid: %v", body, err)
+	}
 	return uid
 }
 

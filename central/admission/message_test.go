@@ -127,6 +127,7 @@ func FuzzReview(f *testing.F) {
 		f.Add(a.String())
 	}
 	f.Add(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","object":{}}}`)
+	f.Add(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","UID":"v","x":1e999,"operation":"DELETE"},"Request":{"uid":"w"}}`)
 	p, err := policy.New(policy.Config{Default: policy.Deny, Allow: []policy.Rule{{Image: "docker.io/library"}}})
 	if err != nil {
 		f.Fatal(err)
