@@ -7,6 +7,7 @@
 //   - look up the flags, make targets, files and chart values that are named
 //     anywhere, also in blocks that cannot be run (commands_test.go), and render
 //     what pages install by helm (render_test.go);
+//   - look up the metrics, flags, keys and files that sentences name (names_test.go);
 //   - have `larder config check` read every snippet of configuration
 //     (snippets_test.go);
 //   - follow every relative link and anchor (links_test.go);
