@@ -20,6 +20,7 @@ func TestBlobAllocates(t *testing.T) {
 	if err := s.Put(t.Context(), oci.Descriptor{Digest: dgst, Size: 3}, []byte("hot")); err != nil {
 		t.Fatal(err)
 	}
+	settle(s)
 	file := testing.AllocsPerRun(200, func() {
 		f, err := os.Open(s.blobPath(dgst))
 		if err != nil {

@@ -39,9 +39,10 @@ func (s *Store) Blob(dgst digest.Digest) (*Blob, error) {
 	rec.readers++
 	rec.touch(time.Now())
 	b := &Blob{store: s, rec: rec, desc: oci.Descriptor{MediaType: rec.mediaType, Digest: dgst, Size: rec.size}}
+	pending := rec.pending
 	s.mu.Unlock()
 
-	f, err := os.Open(s.blobPath(dgst))
+	f, err := s.openFile(dgst, pending)
 	if err != nil {
 		b.release()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -64,6 +65,18 @@ func (s *Store) Blob(dgst digest.Digest) (*Blob, error) {
 		return nil, oci.ErrBlobUnknown
 	}
 	return b, nil
+}
+
+// openFile opens the file of content: in ingest/ while it is pending, if it has
+// not been moved a moment ago.
+func (s *Store) openFile(dgst digest.Digest, pending *Ingest) (*os.File, error) {
+	if pending != nil {
+		f, err := os.Open(s.dataPath(pending.id))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+	}
+	return os.Open(s.blobPath(dgst))
 }
 
 // Stat describes committed content without opening it or counting as a use.
@@ -165,6 +178,9 @@ func (s *Store) blobPath(dgst digest.Digest) string {
 	hex := dgst.Encoded()
 	return filepath.Join(s.dir, "blobs", string(dgst.Algorithm()), hex[:2], hex)
 }
+
+// dataPath is where an ingest's bytes lie.
+func (s *Store) dataPath(id string) string { return filepath.Join(s.ingestDir(id), "data") }
 
 // checkDigest refuses what must not become a path.
 func checkDigest(dgst digest.Digest) error {

@@ -34,7 +34,7 @@ var crashRounds = flag.Int("crash", 1, "how often a process is killed at each na
 // each step between the first byte and the index.
 var crashPoints = []string{
 	"ingest", "write", "state", "before fsync", "after fsync", "after rename",
-	"before index", "evict", "flush", "flushed", "opening",
+	"before index", "evict", "flush", "flushed", "opening", "put",
 }
 
 const (

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -261,10 +260,4 @@ func freeBytes(f files, dir string) (free, total int64, err error) {
 		unit = int64(st.Bsize) //nolint:unconvert // as above
 	}
 	return int64(min(st.Bavail, math.MaxInt64/uint64(unit))) * unit, int64(min(st.Blocks, math.MaxInt64/uint64(unit))) * unit, nil
-}
-
-// writeback starts the kernel writing a part of a file, so that a sync at its
-// end has little left to wait for.
-func writeback(f *os.File, from, to int64) {
-	_ = unix.SyncFileRange(int(f.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WRITE) // only ever a help
 }

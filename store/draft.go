@@ -21,9 +21,6 @@ type draft struct {
 	fresh bool
 }
 
-// writebackStep is how much is written before the kernel is told to begin.
-const writebackStep = 8 << 20
-
 // Draft opens a draft, or makes it when create is set; fs.ErrNotExist when there
 // is none. An id is capital letters and the digits 2 to 7, 64 at most.
 func (d *Depot) Draft(id string, create bool) (oci.Draft, error) {
@@ -77,7 +74,7 @@ func (d *draft) WriteAt(p []byte, off int64) (int, error) {
 		return n, fmt.Errorf("write draft: %w", noSpace(err))
 	}
 	if end := off + int64(n); end-d.started >= writebackStep {
-		writeback(d.file, d.started, end)
+		d.depot.files.writeback(d.file, d.started, end)
 		d.started = end
 	}
 	return n, nil

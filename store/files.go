@@ -12,12 +12,13 @@ import (
 // files are the calls into the file system whose failures cannot be had from a
 // real one on demand (an I/O error above all). Tests replace single fields.
 type files struct {
-	writeAt  func(f *os.File, p []byte, off int64) (int, error)
-	readAt   func(f *os.File, p []byte, off int64) (int, error)
-	sync     func(f *os.File) error
-	rename   func(from, to string) error
-	allocate func(f *os.File, size int64) error
-	statfs   func(dir string) (unix.Statfs_t, error)
+	writeAt   func(f *os.File, p []byte, off int64) (int, error)
+	readAt    func(f *os.File, p []byte, off int64) (int, error)
+	sync      func(f *os.File) error
+	writeback func(f *os.File, from, to int64)
+	rename    func(from, to string) error
+	allocate  func(f *os.File, size int64) error
+	statfs    func(dir string) (unix.Statfs_t, error)
 }
 
 // orReal fills the fields that are nil with the real calls.
@@ -31,6 +32,9 @@ func (f files) orReal() files {
 	if f.sync == nil {
 		f.sync = (*os.File).Sync
 	}
+	if f.writeback == nil {
+		f.writeback = writeback
+	}
 	if f.rename == nil {
 		f.rename = os.Rename
 	}
@@ -41,6 +45,21 @@ func (f files) orReal() files {
 		f.statfs = statfs
 	}
 	return f
+}
+
+// writebackStep is how much is written before the kernel is told to begin.
+const writebackStep = 8 << 20
+
+// writeback starts the kernel writing a part of a file, so that a sync at its end
+// has little left to wait for. The file may be closed at any time.
+func writeback(f *os.File, from, to int64) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return // only ever a help, here and below
+	}
+	_ = conn.Control(func(fd uintptr) {
+		_ = unix.SyncFileRange(int(fd), from, to-from, unix.SYNC_FILE_RANGE_WRITE)
+	})
 }
 
 // allocate gives f its full size on disk, so that a full disk shows now and not

@@ -160,14 +160,18 @@ func (s *Store) add(h *Holding, rec *record, seen map[*record]bool) (complete bo
 // oci.ErrSizeInvalid for content of more than most bytes. The bytes are as they
 // are on disk; nobody has checked them since they were committed.
 func (s *Store) Peek(dgst digest.Digest, most int64) ([]byte, error) {
-	desc, err := s.Stat(dgst)
-	if err != nil {
-		return nil, err
+	s.mu.Lock()
+	rec := s.blobs[dgst]
+	if rec == nil {
+		s.mu.Unlock()
+		return nil, oci.ErrBlobUnknown
 	}
-	if desc.Size > most {
-		return nil, oci.Errorf(oci.ErrSizeInvalid, "%s has %d bytes", dgst, desc.Size)
+	size, pending := rec.size, rec.pending
+	s.mu.Unlock()
+	if size > most {
+		return nil, oci.Errorf(oci.ErrSizeInvalid, "%s has %d bytes", dgst, size)
 	}
-	f, err := os.Open(s.blobPath(dgst))
+	f, err := s.openFile(dgst, pending)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, oci.ErrBlobUnknown
 	}
@@ -175,7 +179,7 @@ func (s *Store) Peek(dgst digest.Digest, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("peek at blob: %w", err)
 	}
 	defer f.Close()
-	content := make([]byte, desc.Size)
+	content := make([]byte, size)
 	if _, err := io.ReadFull(f, content); err != nil {
 		return nil, fmt.Errorf("peek at blob: %w", err)
 	}

@@ -32,11 +32,13 @@ type Ingest struct {
 	file  *os.File
 	held  []oci.Span
 
-	// written counts bytes that still had to find their blocks, where the
-	// file system could not reserve them; reserved is set where it could.
+	// written counts bytes. They still had to find their blocks where the file
+	// system could not reserve them; reserved is set where it could.
 	written  atomic.Int64
 	reserved atomic.Bool
 	kept     bool // state says that bytes are held: worth resuming
+
+	hinting atomic.Bool // the kernel is being told to write what is dirty
 
 	sealed atomic.Int64 // bytes below are hashed, or are about to be: no more writes
 
@@ -215,12 +217,31 @@ func (i *Ingest) WriteAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("write content: bytes at %d are hashed already", off)
 	}
 	n, err := i.store.files.writeAt(i.file, p, off)
-	i.written.Add(int64(n))
+	written := i.written.Add(int64(n))
 	if err != nil {
 		return n, noSpace(fmt.Errorf("write content: %w", err))
 	}
+	if written/writebackStep > (written-int64(n))/writebackStep {
+		i.startWriteback()
+	}
 	i.store.at("write")
 	return n, nil
+}
+
+// startWriteback has the kernel begin to write what is dirty. Left to itself it
+// gathers a tenth of the machine's memory, then has everybody who writes wait,
+// and so does the sync of a commit with everybody who syncs. To begin may take
+// until the disk has room in its queue, which the caller does not wait for; what
+// is written meanwhile is for the next time.
+func (i *Ingest) startWriteback() {
+	if i.hinting.Swap(true) {
+		return
+	}
+	// Ends when the kernel has taken its orders; the ingest may be closed then.
+	go func() {
+		defer i.hinting.Store(false)
+		i.store.files.writeback(i.file, 0, i.size)
+	}()
 }
 
 // ReadAt reads what was written; bytes that were not are zeros or older ones.

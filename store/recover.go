@@ -42,6 +42,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		dir: cfg.Dir, log: log, pins: cfg.Pin,
 		maxSize: cfg.MaxSize, minFree: cfg.MinFree, syncWrites: cfg.SyncWrites,
 		hook: cfg.hook, files: cfg.files.orReal(),
+		newDirs:  make(map[string]struct{}),
 		blobs:    make(map[digest.Digest]*record),
 		parents:  make(map[digest.Digest][]digest.Digest),
 		repos:    make(map[oci.Name]*repository),

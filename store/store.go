@@ -16,9 +16,10 @@
 // caller's back by one goroutine, and not at all while the disk is nearly full.
 //
 // Content becomes visible at [Ingest.Commit], whole and verified: fsync of the
-// file, rename into blobs/, fsync of the directory, then the index. A process
-// killed at any moment leaves nothing that the next Open does not clean up or
-// resume. No failure path deletes by key: what is removed is only ever what the
+// file, rename into blobs/, fsync of the directory, then the index. What is put
+// as a whole by [Store.Put] can be read at once, and takes the same steps a
+// moment later. A process killed at any moment leaves nothing that the next Open
+// does not clean up or resume. No failure path deletes by key: what is removed is only ever what the
 // failing caller made, or a file that has just been looked at and found wrong.
 //
 // The package refuses content of algorithms other than sha256 and sha512,
@@ -28,7 +29,8 @@
 // is kept and when, see package mirror; for the nouns, internal/oci.
 //
 // Where to look: limit.go (sizes in the configuration), recover.go (what Open
-// does), blob.go (reading), ingest.go and hash.go (writing), state.go (resuming),
+// does), blob.go (reading), ingest.go and hash.go (writing), commit.go and pending.go
+// (keeping), state.go (resuming),
 // tag.go, link.go, exposure.go, manifest.go and shed.go (names), evict.go and space.go (room), index.go,
 // attach.go, preflight.go and badger.go (persistence), lock.go and ballast.go
 // (the rest of the directory).
@@ -115,8 +117,10 @@ type Store struct {
 	admit sync.Mutex
 	// tree serialises changes below blobs/, so that an eviction never removes
 	// the file that a commit of the same digest has just put there. Taken
-	// after admit and before mu.
-	tree sync.Mutex
+	// after admit and before mu. It guards newDirs: directories that were made
+	// there and whose names may not be on disk.
+	tree    sync.Mutex
+	newDirs map[string]struct{}
 	// mu guards everything below. It is held for map lookups only.
 	mu       sync.Mutex
 	blobs    map[digest.Digest]*record
@@ -127,6 +131,7 @@ type Store struct {
 	ingests  map[string]*Ingest // by id
 	partials map[string]*partial
 	evicted  map[string]uint64
+	pending  pending
 	trouble  error // why the last ingest could not be started; nil after one could
 	closed   bool
 
@@ -145,6 +150,9 @@ type record struct {
 	readers int
 	known   bool // the index knew it
 	reread  bool // it is a manifest too long for the index: its file is read
+	// pending is who brings the content to disk, of which the index says
+	// nothing until then; nil when it is there.
+	pending *Ingest
 	// mediaType and children are set for image manifests and indexes.
 	mediaType string
 	children  []digest.Digest
@@ -181,7 +189,8 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// Close waits for what runs in the background, writes what the index does not
+// Close waits for what runs in the background, what was put and is not on disk
+// yet above all, writes what the index does not
 // have yet, and lets go of the directory. Open blobs and ingests stay readable;
 // open ingests stay resumable. It may be called more than once.
 func (s *Store) Close() error {

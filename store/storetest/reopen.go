@@ -311,6 +311,7 @@ func vanished(t *testing.T, h house) {
 	if err := s.SetTag(ref, store.Tag{Descriptor: desc}); err != nil {
 		t.Fatal(err)
 	}
+	Settled(t, h.dir)
 	for _, d := range []digest.Digest{dgst, desc.Digest} {
 		if err := os.Remove(BlobPath(h.dir, d)); err != nil {
 			t.Fatal(err)

@@ -41,6 +41,7 @@ func has(s *store.Store, all []digest.Digest) []bool {
 // wantHas fails t unless s holds just those of all that want says: '1' is held.
 func wantHas(t *testing.T, s *store.Store, h house, all []digest.Digest, want string) {
 	t.Helper()
+	Settled(t, h.dir)
 	got := ""
 	for k, held := range has(s, all) {
 		if held {

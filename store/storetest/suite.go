@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -174,11 +175,36 @@ func BlobPath(dir string, dgst digest.Digest) string {
 	return filepath.Join(dir, "blobs", string(dgst.Algorithm()), hex[:2], hex)
 }
 
+// Settled waits until what was put into the store in dir is on disk: Put returns
+// a moment before, and tells nobody afterwards.
+func Settled(t testing.TB, dir string) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	for {
+		left, err := filepath.Glob(filepath.Join(dir, "ingest", "put-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("not on disk yet: %v", left)
+		}
+	}
+}
+
 // Check fails t unless the data directory of a store, open or closed, is in
-// order: every blob hashes to its name and is read-only, and every ingest that
+// order once what was put is on disk: every blob hashes to its name and is read-only, and every ingest that
 // is there has data and a state.
 func Check(t testing.TB, dir string) {
 	t.Helper()
+	Settled(t, dir)
 	err := filepath.WalkDir(filepath.Join(dir, "blobs"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -217,9 +243,10 @@ func Check(t testing.TB, dir string) {
 	}
 }
 
-// Ingests counts what lies in ingest/.
+// Ingests counts what lies in ingest/ once what was put is on disk.
 func Ingests(t testing.TB, dir string) int {
 	t.Helper()
+	Settled(t, dir)
 	list, err := os.ReadDir(filepath.Join(dir, "ingest"))
 	if err != nil {
 		t.Fatal(err)

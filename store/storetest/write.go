@@ -193,6 +193,7 @@ func sameBlobTwice(t *testing.T, h house) {
 	if err := s.Put(t.Context(), oci.Descriptor{Digest: dgst, Size: int64(len(content))}, content); err != nil {
 		t.Fatal(err)
 	}
+	Settled(t, h.dir)
 	first, err := os.Stat(BlobPath(h.dir, dgst))
 	if err != nil {
 		t.Fatal(err)
