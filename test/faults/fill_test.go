@@ -105,11 +105,6 @@ func TestFollowersAtAnyOffset(t *testing.T) {
 		a.from, a.to = part.from, part.to
 		l.mustGet(t, right, a)
 	}
-	select {
-	case s := <-first:
-		t.Errorf("the gate is closed, and yet: %v", s)
-	default:
-	}
 	gate.Open()
 	if s := <-first; s.word != right {
 		t.Errorf("the first: %v", s)
@@ -201,10 +196,8 @@ func TestParallelRanges(t *testing.T) {
 	l.checkFetched(t, up, size)
 }
 
-// checkFetched checks that the mirror read the blob about once. A stream that is
-// cut short, because somebody else fetches what it would have brought, costs
-// upstream what was in the buffers of both kernels besides: tens of MiB where
-// those are large.
+// checkFetched checks that the upstream sent the blob about once, and that the
+// mirror read what was sent.
 func (l *larder) checkFetched(t *testing.T, up *upstream, size int64) {
 	t.Helper()
 	var read int64
@@ -218,12 +211,10 @@ func (l *larder) checkFetched(t *testing.T, up *upstream, size int64) {
 			read += int64(n)
 		}
 	}
-	if read < size || read > size+size/8 {
+	if read < size || read > size+size/20 {
 		t.Errorf("the mirror read %d MiB of a blob of %d:%s", read/mib, size/mib, list(up.Requests()))
 	}
-	if n := up.Sent(up.image.Layers[0].Digest); n > 2*size {
-		t.Errorf("upstream sent %d MiB of a blob of %d:%s", n/mib, size/mib, list(up.Requests()))
-	}
+	atMost(t, up.image.Layers[0], 0, up)
 }
 
 // TestRangeInTheMiddle reads a little from the middle of a large blob.

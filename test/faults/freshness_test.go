@@ -15,6 +15,12 @@ import (
 // newUpstream starts a registry that holds one image.
 func newUpstream(t *testing.T, opts registry.Options, layers ...registry.Layer) *upstream {
 	t.Helper()
+	if opts.Addr == "" && !opts.IPv6 {
+		// An address of its own: while it is stopped another's server must not
+		// come to listen there.
+		host := ownHost(started.Add(1) - 1)
+		opts.Addr, opts.Names = host+":0", append(opts.Names, host)
+	}
 	up := &upstream{Server: registry.Start(t, opts)}
 	if layers == nil {
 		layers = []registry.Layer{registry.NewLayer(1, layerSize)}
@@ -268,8 +274,9 @@ func TestManyAskForOneTag(t *testing.T) {
 			all.Go(ask)
 		}
 		l.awaitInFlight(t, 21)
-		// What was read has yet to join: some round trips' worth of time.
-		for range 50 {
+		// What was read has yet to join: some round trips' worth of time, and
+		// less than the mirror waits for the upstream.
+		for begin, n := time.Now(), 0; n < 50 && time.Since(begin) < 5*time.Second; n++ {
 			l.mustPing(t)
 		}
 		gate.Open()

@@ -170,8 +170,14 @@ var started atomic.Uint32
 // ownAddress is an address of loopback that no other mirror and no other run of
 // these tests uses: ports found free on 127.0.0.1 may be taken a moment later.
 func ownAddress() string {
-	n, pid := started.Add(1)-1, os.Getpid()
-	return fmt.Sprintf("127.%d.%d.%d:%d", 64+pid>>8&63, pid&255, 1+n%250, 8000+n/250)
+	n := started.Add(1) - 1
+	return fmt.Sprintf("%s:%d", ownHost(n), 8000+n/250)
+}
+
+// ownHost is the host of the nth address.
+func ownHost(n uint32) string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8&63, pid&255, 1+n%250)
 }
 
 // start runs the mirror until it says that it is ready.

@@ -70,26 +70,27 @@ func table() []row {
 
 		// What the body is. A wrong byte is only found out at the end, which is
 		// therefore held back; a part of a blob cannot be found out at all, and
-		// is what the client checks.
+		// is what the client checks. On a busy machine the end may have come
+		// before the client has its status, which is then one of a failure.
 		{name: "short body", fault: registry.Fault{Short: 1}, want: cells{
 			tagCold: want(failed, 1), tagCached: want(right, 1), tagMoved: want(stale, 2), byDigest: want(failed, 1),
-			blob: want(broken, 1), listed: want(broken+"|"+failed, 1), ranged: want(broken, 3),
+			blob: want(broken+"|"+failed, 1), listed: want(broken+"|"+failed, 1), ranged: want(broken, 3),
 		}},
 		{name: "short chunked body", fault: registry.Fault{Method: http.MethodGet, Short: 1, NoLength: true}, want: cells{
 			tagCold: want(failed, 1), tagMoved: want(stale, 2), byDigest: want(failed, 1),
-			blob: want(broken, 4), listed: want(broken+"|"+failed, 3), ranged: want(broken, 3),
+			blob: want(broken+"|"+failed, 4), listed: want(broken+"|"+failed, 3), ranged: want(broken, 3),
 		}},
 		{name: "longer body", fault: registry.Fault{Long: 1}, want: cells{
 			tagCold: want(failed, 1), tagMoved: want(stale, 2), byDigest: want(failed, 1),
-			blob: want(broken, 1), listed: want(broken+"|"+failed, 1), ranged: want(right, 1),
+			blob: want(broken+"|"+failed, 1), listed: want(broken+"|"+failed, 1), ranged: want(right, 1),
 		}},
 		{name: "flipped byte", fault: registry.Fault{Flip: true, At: 150}, want: cells{
 			tagCold: want(failed, 1), tagCached: want(right, 1), tagMoved: want(stale, 2), byDigest: want(failed, 1),
-			blob: want(spoiled, 1), listed: want(spoiled, 1),
+			blob: want(spoiled+"|"+failed, 1), listed: want(spoiled+"|"+failed, 1),
 		}},
 		{name: "flipped last byte", fault: registry.Fault{Flip: true, At: -1}, want: cells{
 			tagCold: want(failed, 1), tagMoved: want(stale, 2), byDigest: want(failed, 1),
-			blob: want(broken, 1), listed: want(broken, 1),
+			blob: want(broken+"|"+failed, 1), listed: want(broken+"|"+failed, 1),
 		}},
 
 		// Where the body ends.

@@ -22,6 +22,7 @@ func TestHead(t *testing.T) {
 			}
 			a.method = http.MethodGet
 			l.mustGet(t, right, a)
+			l.awaitFile(t, a.blob.Digest)
 		}
 		if n := up.Count(registry.Blobs); held && n > 0 {
 			t.Errorf("a blob that is held was asked for %d times", n)

@@ -35,7 +35,7 @@ import (
 // plain HTTP, on a free port of 127.0.0.1, that serves its blobs itself.
 type Options struct {
 	// Addr is the address to listen on; "127.0.0.1:0" when empty, or "[::1]:0"
-	// with IPv6.
+	// with IPv6. Token server and storage are on the same host.
 	Addr string
 	// IPv6 makes the default address ::1.
 	IPv6 bool
@@ -144,6 +144,9 @@ func New(opts Options) (*Server, error) {
 		free = "[::1]:0"
 	}
 	addr := opts.Addr
+	if host, _, err := net.SplitHostPort(addr); err == nil && host != "" {
+		free = net.JoinHostPort(host, "0")
+	}
 	if addr == "" {
 		addr = free
 	}
