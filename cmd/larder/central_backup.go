@@ -31,6 +31,10 @@ are not in it.
 Copying the data directory of a registry that does not run is a backup, too.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// However it ends, nothing partial is left.
+			ctx, _, release := signals(cmd.Context())
+			defer release()
+			cmd.SetContext(ctx)
 			if args[0] == "-" {
 				return backUp(cmd, f, cmd.OutOrStdout())
 			}
@@ -61,8 +65,12 @@ func backUp(cmd *cobra.Command, f adminFlags, w io.Writer) error {
 	})
 }
 
-// writeWhole makes a file that is there only once it is whole and on disk.
+// writeWhole makes a file that is there only once it is whole and on disk. It
+// takes the place of a file, and of nothing else: not of a device.
 func writeWhole(name string, write func(io.Writer) error) (err error) {
+	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
+		return usageErrorf("%s: it is no regular file: name a new one, or - for standard output", name)
+	}
 	partial := name + ".partial"
 	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -199,6 +200,10 @@ func TestTheRegistryFromStartToRestore(t *testing.T) {
 func TestTheRegistrysUsage(t *testing.T) {
 	empty, file := t.TempDir(), writeFile(t, t.TempDir(), "file", "x")
 	full := filepath.Dir(file)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -216,6 +221,7 @@ func TestTheRegistrysUsage(t *testing.T) {
 		{[]string{"central", "gc", "--data-dir", empty, "--output", "xml"}, 2, "write text or json"},
 		{[]string{"central", "backup"}, 2, "accepts 1 arg(s)"},
 		{[]string{"central", "backup", "--data-dir", empty, empty + "/x/y"}, 2, "no such file or directory"},
+		{[]string{"central", "backup", "--data-dir", empty, pipe}, 2, "it is no regular file"},
 		{[]string{"central", "restore", "--data-dir", full, file}, 2, "it is not empty"},
 		{[]string{"central", "restore", "--data-dir", empty, empty + "/none"}, 2, "no such file or directory"},
 	} {
@@ -229,6 +235,38 @@ func TestTheRegistrysUsage(t *testing.T) {
 		if list, err := os.ReadDir(untouched); err != nil || len(list) > 0 {
 			t.Errorf("%q: left behind %v, %v", c.args, list, err)
 		}
+	}
+}
+
+// TestABackupThatIsInterrupted: the registry that is asked never comes to an end.
+func TestABackupThatIsInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	l, err := listenControl(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{})
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("backup", 1<<20))
+		close(asked)
+		<-r.Context().Done()
+	})}
+	// Ends with the server, which is closed below.
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	backups := t.TempDir()
+	p := launch(t, "central", "backup", "--data-dir", dir, filepath.Join(backups, "backup.tar"))
+	select {
+	case <-asked:
+	case <-p.exited:
+		t.Fatal("it ended by itself")
+	}
+	p.signal(t, syscall.SIGTERM)
+	if code := p.exit(t); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if list, err := os.ReadDir(backups); err != nil || len(list) > 0 {
+		t.Errorf("left behind %v, %v", list, err)
 	}
 }
 
