@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -102,6 +103,10 @@ type gate struct {
 	metrics *metrics
 	proofs  *proofs
 
+	// learnt counts what was learnt: as long as it stays, so does what a grant
+	// was made from.
+	learnt atomic.Uint64
+
 	mu sync.RWMutex
 	of map[oci.Name]*standing
 	// vouchers are open repositories, by a blob each vouches for.
@@ -193,6 +198,7 @@ func (g *gate) learn(name oci.Name, way oci.Way) {
 	}
 	s.at = now
 	after := s.exposure
+	g.learnt.Add(1)
 	g.mu.Unlock()
 	if before != after && before != unknown {
 		g.log.WithFields(logrus.Fields{
@@ -219,18 +225,21 @@ func (g *gate) keep(name oci.Name) {
 
 // overdue reports whether the upstream should be asked again about a repository
 // that everybody may read. It says so to one, and then not for a while.
-func (g *gate) overdue(name oci.Name) bool {
-	now := g.now()
-	if s := g.standing(name); g.offline || !s.open() || now.Sub(s.at) < recheckAfter || now.Sub(s.rechecked) < recheckEvery {
+func (r grant) overdue() bool {
+	late := func(s standing) bool {
+		return s.open() && r.now.Sub(s.at) >= recheckAfter && r.now.Sub(s.rechecked) >= recheckEvery
+	}
+	g := r.gate
+	if g.offline || !late(r.standing) {
 		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := g.entry(name)
-	if now.Sub(s.rechecked) < recheckEvery {
+	s := g.entry(r.name)
+	if !late(*s) {
 		return false
 	}
-	s.rechecked = now
+	s.rechecked = r.now
 	return true
 }
 
@@ -250,10 +259,11 @@ func (g *gate) doubt(name oci.Name) bool {
 
 // recheck asks the upstream in the background about a repository of which only
 // digests were asked for a long time. What the answer says about access is heard.
-func (m *Mirror) recheck(name oci.Name, ask func(context.Context) error) {
-	if !m.gate.overdue(name) {
+func (m *Mirror) recheck(g grant, ask func(context.Context) error) {
+	if !g.overdue() {
 		return
 	}
+	name := g.name
 	// Ends with the question, which the upstream client's timeouts bound.
 	m.tasks.run(func(ctx context.Context) {
 		if err := ask(grant{gate: m.gate, name: name}.with(ctx)); unlet(err) {

@@ -18,7 +18,7 @@ const maxVouchers = 8192
 func (m *Mirror) mayHave(ctx context.Context, g grant, dgst digest.Digest) error {
 	m.awaitLink(ctx, g.name, dgst)
 	if m.readable(g.name, dgst) {
-		m.recheck(g.name, func(ctx context.Context) error {
+		m.recheck(g, func(ctx context.Context) error {
 			_, err := m.upstream.StatBlob(ctx, g.name, dgst)
 			return err
 		})

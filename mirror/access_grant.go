@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -21,7 +22,11 @@ var errRefusedCaller = &oci.Error{Code: oci.CodeUnauthorized, Message: "the upst
 type grant struct {
 	gate *gate
 	name oci.Name
-	exposure
+	now  time.Time // when the request was made
+	// standing is what is known of the repository, and learnt what the gate's
+	// count was before that was looked at.
+	standing
+	learnt uint64
 	// refusal is why the request gets nothing, without a question to anybody.
 	refusal error
 	// must: the upstream has to be asked before the caller gets anything.
@@ -41,8 +46,9 @@ type grant struct {
 
 // grant decides how a request of a caller goes about name.
 func (g *gate) grant(name oci.Name, caller oci.Credential) grant {
-	s, now := g.standing(name), g.now()
-	r := grant{gate: g, name: name, exposure: s.exposure}
+	r := grant{gate: g, name: name, now: g.now(), learnt: g.learnt.Load()}
+	r.standing = g.standing(name)
+	s, now := r.standing, r.now
 	if s.open() {
 		return r
 	}
@@ -110,9 +116,13 @@ func (r grant) lasting() grant {
 	return r
 }
 
+// current reports whether nothing has been learnt of any repository since the
+// grant was made.
+func (r grant) current() bool { return r.gate.learnt.Load() == r.learnt }
+
 // renewed is the grant by what is known of the repository by now.
 func (r grant) renewed() grant {
-	if r.gate.standing(r.name).exposure == r.exposure {
+	if r.current() || r.gate.standing(r.name).exposure == r.exposure {
 		return r
 	}
 	return r.gate.grant(r.name, r.caller)
@@ -140,6 +150,9 @@ func (r grant) hear(way oci.Way) {
 // admits reports whether the caller may have what the repository holds, by what
 // is known by now.
 func (r grant) admits() bool {
+	if r.open() && r.current() {
+		return true
+	}
 	s := r.gate.standing(r.name)
 	switch {
 	case s.open(), s.closed() && r.gate.mode == PrivateShared:

@@ -161,7 +161,7 @@ func (m *Mirror) heldTag(ref oci.Reference) (store.Tag, oci.Manifest, error) {
 	if err != nil {
 		return store.Tag{}, oci.Manifest{}, err
 	}
-	manifest, err := m.held(ref.Name, tag.Digest)
+	manifest, err := m.held(ref.Name, tag.Digest, m.now())
 	return tag, manifest, err
 }
 
@@ -254,7 +254,7 @@ func (m *Mirror) vouched(ctx context.Context, ref oci.Reference) (oci.Manifest, 
 			return oci.Manifest{}, err
 		}
 		if desc.Digest == ref.Digest && m.link(ref.Name, desc) == nil {
-			if manifest, err := m.held(ref.Name, ref.Digest); err == nil {
+			if manifest, err := m.held(ref.Name, ref.Digest, m.now()); err == nil {
 				return manifest, nil
 			}
 		}

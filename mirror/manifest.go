@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -33,7 +34,7 @@ func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest,
 		}
 		if err == nil && access.Taken {
 			m.lookAhead(ctx, g, manifest)
-			m.bypassed.taken(ref.Name, manifest, m.now())
+			m.bypassed.taken(ref.Name, manifest, g.now)
 		}
 		return err
 	})
@@ -47,7 +48,7 @@ func (m *Mirror) Manifest(ctx context.Context, ref oci.Reference) (oci.Manifest,
 // byDigest serves from disk what the repository is known to hold, and has the
 // upstream vouch for the rest.
 func (m *Mirror) byDigest(ctx context.Context, ref oci.Reference, g grant, access *oci.Access) (oci.Manifest, error) {
-	manifest, err := m.held(ref.Name, ref.Digest)
+	manifest, err := m.held(ref.Name, ref.Digest, g.now)
 	if err != nil {
 		return m.unheld(ctx, ref, g, access)
 	}
@@ -60,7 +61,7 @@ func (m *Mirror) byDigest(ctx context.Context, ref oci.Reference, g grant, acces
 			return oci.Manifest{}, err
 		}
 	}
-	m.recheck(ref.Name, resolve)
+	m.recheck(g, resolve)
 	access.Outcome = oci.OutcomeHit
 	return manifest, nil
 }
@@ -93,12 +94,12 @@ func (m *Mirror) unheld(ctx context.Context, ref oci.Reference, g grant, access 
 
 // held returns an image manifest that is on disk, if the repository is known to
 // hold it; from memory when it has been read lately.
-func (m *Mirror) held(name oci.Name, dgst digest.Digest) (oci.Manifest, error) {
-	desc, err := m.store.Linked(name, dgst)
+func (m *Mirror) held(name oci.Name, dgst digest.Digest, now time.Time) (oci.Manifest, error) {
+	desc, err := m.store.Use(name, dgst, now)
 	if err != nil {
 		return oci.Manifest{}, err
 	}
-	if manifest, ok := m.manifests.get(name, dgst); ok && m.store.Touch(dgst) {
+	if manifest, ok := m.manifests.get(name, dgst); ok {
 		return manifest, nil
 	}
 	blob, err := m.store.Blob(dgst)

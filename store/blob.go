@@ -92,18 +92,6 @@ func (s *Store) Stat(dgst digest.Digest) (oci.Descriptor, error) {
 	return oci.Descriptor{MediaType: rec.mediaType, Digest: dgst, Size: rec.size}, nil
 }
 
-// Touch counts as a use of committed content that is served from elsewhere than
-// its file. It reports whether the store still holds it.
-func (s *Store) Touch(dgst digest.Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	rec := s.blobs[dgst]
-	if rec != nil {
-		rec.touch(time.Now())
-	}
-	return rec != nil
-}
-
 // Descriptor says what the blob is. MediaType is set for image manifests only;
 // what a repository calls the content is in Linked.
 func (b *Blob) Descriptor() oci.Descriptor { return b.desc }

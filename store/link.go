@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -43,6 +44,12 @@ func (s *Store) Link(name oci.Name, desc oci.Descriptor) error {
 // Linked describes content a repository vouches for and the store holds. It
 // fails with oci.ErrBlobUnknown.
 func (s *Store) Linked(name oci.Name, dgst digest.Digest) (oci.Descriptor, error) {
+	return s.Use(name, dgst, time.Time{})
+}
+
+// Use is Linked, and counts as a use of the content at that time, for callers that
+// serve it from elsewhere than its file. The zero time is no use.
+func (s *Store) Use(name oci.Name, dgst digest.Digest, at time.Time) (oci.Descriptor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	repo, rec := s.repos[name], s.blobs[dgst]
@@ -52,6 +59,9 @@ func (s *Store) Linked(name oci.Name, dgst digest.Digest) (oci.Descriptor, error
 	mediaType, ok := repo.links[dgst]
 	if !ok {
 		return oci.Descriptor{}, oci.ErrBlobUnknown
+	}
+	if at.After(rec.used) {
+		rec.touch(at)
 	}
 	return oci.Descriptor{MediaType: mediaType, Digest: dgst, Size: rec.size}, nil
 }

@@ -113,12 +113,23 @@ func appendValue(line []byte, value any, asJSON bool) []byte {
 	return appendText(line, fmt.Sprint(value), asJSON)
 }
 
-// appendNumber appends a number, whole ones by the short way.
+// appendNumber appends a number as strconv does without an exponent; whole ones
+// and thousandths, which nearly all are, by the short way.
 func appendNumber(line []byte, v float64) []byte {
 	if whole := int64(v); float64(whole) == v {
 		return strconv.AppendInt(line, whole, 10)
 	}
-	return strconv.AppendFloat(line, v, 'f', -1, 64)
+	thousandths := int64(v*1000 + 0.5)
+	if v < 0 || v > 1e9 || float64(thousandths)/1000 != v {
+		return strconv.AppendFloat(line, v, 'f', -1, 64)
+	}
+	line = append(strconv.AppendInt(line, thousandths/1000, 10), '.')
+	rest := thousandths % 1000
+	for unit := int64(100); rest > 0; unit /= 10 {
+		line = append(line, byte('0'+rest/unit))
+		rest %= unit
+	}
+	return line
 }
 
 // appendText appends a string, quoted where the format asks for it.

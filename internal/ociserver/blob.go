@@ -57,7 +57,7 @@ func (h *handler) blob(ctx context.Context, x *exchange) error {
 			// ones to another host unless their answer breaks after its head,
 			// so the head must not wait for the bytes.
 			x.w.WriteHeader(x.w.status)
-			_ = x.w.control.Flush() //nolint:errcheck // the body's first byte says the same
+			_ = x.w.control().Flush() //nolint:errcheck // the body's first byte says the same
 		}
 	}
 	turn, done := h.rates.take(x.r.RemoteAddr)
@@ -91,11 +91,11 @@ func (x *exchange) send(content io.Reader, n int64) error {
 	var sent int64
 	var err error
 	if s, ok := content.(sender); ok {
-		sent, err = s.SendTo(x.w, n)
+		sent, err = s.SendTo(&x.w, n)
 	} else {
 		// io.CopyN hands the content itself to response.ReadFrom, which sends
 		// a file by sendfile. Any wrapper around it here would end that.
-		sent, err = io.CopyN(x.w, content, n)
+		sent, err = io.CopyN(&x.w, content, n)
 	}
 	if errors.Is(err, io.EOF) || err == nil && sent < n {
 		err = io.ErrUnexpectedEOF

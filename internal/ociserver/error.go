@@ -93,6 +93,7 @@ func (h *handler) fail(x *exchange, err error) {
 // sendError sends the spec's error document ("Error Codes").
 func (x *exchange) sendError(err error, status int, spec *oci.Error) {
 	x.err = err
+	x.introduce()
 	header := x.w.Header()
 	for _, described := range []string{"Docker-Content-Digest", "ETag", "Accept-Ranges", "Age", "Warning", "Link", "OCI-Filters-Applied"} {
 		header.Del(described)

@@ -15,7 +15,7 @@ import (
 // exchange is one request and its answer. It lives as long as the request and
 // is used by its goroutine alone.
 type exchange struct {
-	w       *response
+	w       response
 	r       *http.Request
 	req     oci.Request
 	access  oci.Access
@@ -46,7 +46,7 @@ func (x *exchange) set(header http.Header, name, value string) {
 
 // serve answers one request of the distribution API.
 func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: newResponse(inner, h.stallTimeout), r: r, started: time.Now()}
+	x := &exchange{w: newResponse(inner, r, h.stallTimeout), r: r, started: time.Now()}
 	if h.callers {
 		x.access.Credential = credentialOf(r)
 	}
@@ -54,24 +54,32 @@ func (h *handler) serve(inner http.ResponseWriter, r *http.Request) {
 	ctx := oci.WithAccess(h.trace(x), &x.access)
 	defer h.account(x) // also when the connection is broken by a panic
 
-	header := x.w.Header()
-	x.set(header, "Docker-Distribution-Api-Version", "registry/2.0")
-	x.set(header, "Server", "larder") // by which larder init knows its own from a stranger on the port
 	if r.ContentLength != 0 {
 		// No request served here has a body. It is not read, so that nothing
 		// can be made to wait for it.
-		header.Set("Connection", "close")
-		_ = x.w.control.SetReadDeadline(x.started.Add(readHeaderTimeout))
+		x.w.Header().Set("Connection", "close")
+		_ = x.w.control().SetReadDeadline(x.started.Add(readHeaderTimeout))
 	}
 	if err := h.parse(x); err != nil {
 		h.refuse(x, err)
 		return
+	}
+	if !x.content() {
+		x.introduce()
 	}
 	if err := h.answer(ctx, x); err != nil {
 		h.fail(x, err)
 		return
 	}
 	x.w.finish()
+}
+
+// introduce says who answers, which larder init looks for and old clients, too.
+// Content comes without: it says what it is, and each header costs.
+func (x *exchange) introduce() {
+	header := x.w.Header()
+	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	header.Set("Server", "larder")
 }
 
 // parse takes the request apart, or says why it is refused.
@@ -148,7 +156,9 @@ func (x *exchange) announce(desc oci.Descriptor, rangeHeader string) (oci.Span, 
 func (x *exchange) describe(desc oci.Descriptor) {
 	header := x.w.Header()
 	x.set(header, "Content-Type", desc.MediaType)
-	x.set(header, "Accept-Ranges", "bytes")
+	if x.req.Kind == oci.KindBlob {
+		x.set(header, "Accept-Ranges", "bytes")
+	}
 	if desc.Digest != "" {
 		x.set(header, "Docker-Content-Digest", desc.Digest.String())
 		x.set(header, "Etag", etag(desc.Digest))

@@ -98,10 +98,10 @@ type ownExchange struct {
 
 // serve answers one request.
 func (o *own) serve(inner http.ResponseWriter, r *http.Request) {
-	x := &ownExchange{exchange: &exchange{w: newResponse(inner, o.stallTimeout), r: r, started: time.Now()}}
+	x := &ownExchange{exchange: &exchange{w: newResponse(inner, r, o.stallTimeout), r: r, started: time.Now()}}
 	x.access.Taken = r.Method == http.MethodGet
 	x.w.near = o.near.of(r)
-	x.body = newBody(r.Body, x.w.control, o.stallTimeout)
+	x.body = newBody(r.Body, x.w.control(), o.stallTimeout)
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	switch {
 	case len(r.URL.RawQuery) > maxQuery:
@@ -113,7 +113,7 @@ func (o *own) serve(inner http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer o.account(x.exchange) // also when the connection is broken by a panic
-	o.announceSelf(x)
+	x.introduce()
 	if err == nil {
 		err = o.take(x, query)
 	}
@@ -129,12 +129,6 @@ func (o *own) serve(inner http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.w.finish()
-}
-
-// announceSelf sets the headers that every answer has.
-func (o *own) announceSelf(x *ownExchange) {
-	x.w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	x.w.Header().Set("Server", "larder")
 }
 
 // take takes the request apart.
@@ -255,7 +249,7 @@ func (o *own) foreign(x *ownExchange, inner http.ResponseWriter, query url.Value
 	}
 	if err != nil {
 		defer o.account(x.exchange)
-		o.announceSelf(x)
+		x.introduce()
 		o.failOwn(x, err)
 		return
 	}

@@ -384,7 +384,7 @@ func (s *ownServer) raw(head string) net.Conn {
 // TestABodyThatBreaksOff is a client that is gone midway, one that stops sending,
 // and one that sends rubbish: what arrived can be gone on with.
 func TestABodyThatBreaksOff(t *testing.T) {
-	s := newOwnServer(t, func(cfg *ociserver.OwnConfig) { cfg.StallTimeout = 300 * time.Millisecond })
+	s := newOwnServer(t, func(cfg *ociserver.OwnConfig) { cfg.StallTimeout = 2 * time.Second })
 	size := func(location string) string {
 		return s.want(s.do("root", "GET", location, ""), 204).Header.Get("Range")
 	}

@@ -1,7 +1,9 @@
 package ociserver
 
 import (
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"syscall"
 	"time"
@@ -23,7 +25,6 @@ const section = 1 << 20
 // It is used by one goroutine.
 type response struct {
 	inner        http.ResponseWriter
-	control      *http.ResponseController
 	stallTimeout time.Duration
 	// near sends files in the place of the inner writer, if it is not nil.
 	near *near
@@ -31,8 +32,8 @@ type response struct {
 	// status is what the first write sends, or was sent once committed.
 	status    int
 	committed bool
-	// pushed is when the write deadline was last moved.
-	pushed time.Time
+	// pushed is when the connection's write deadline was last moved.
+	pushed *time.Time
 	// first is when the header went out.
 	first time.Time
 	// bytes is the number of body bytes written.
@@ -41,14 +42,33 @@ type response struct {
 	failed bool
 }
 
-func newResponse(inner http.ResponseWriter, stallTimeout time.Duration) *response {
-	return &response{
+// newResponse makes the writer for the answer to r.
+func newResponse(inner http.ResponseWriter, r *http.Request, stallTimeout time.Duration) response {
+	c, ok := r.Context().Value(connectionKey{}).(*connection)
+	if !ok || r.ProtoMajor != 1 {
+		c = &connection{} // HTTP/2 has deadlines of its own for each request
+	}
+	return response{
 		inner:        inner,
-		control:      http.NewResponseController(inner),
 		stallTimeout: stallTimeout,
 		status:       http.StatusOK,
+		pushed:       &c.pushed,
 	}
 }
+
+// connection is what is remembered of a client's connection from one request to
+// the next. In HTTP/1 they follow each other, so only one goroutine uses it.
+type connection struct{ pushed time.Time }
+
+type connectionKey struct{}
+
+// remember lets the requests of a connection share a [connection].
+func remember(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, &connection{})
+}
+
+// control reaches what the inner writer can do besides.
+func (w *response) control() *http.ResponseController { return http.NewResponseController(w.inner) }
 
 // Header is the header that goes out with the first byte.
 func (w *response) Header() http.Header { return w.inner.Header() }
@@ -64,8 +84,7 @@ func (w *response) WriteHeader(status int) {
 
 // Write sends p, after the header if that is still to be sent.
 func (w *response) Write(p []byte) (int, error) {
-	w.WriteHeader(w.status)
-	w.push()
+	w.begin()
 	n, err := w.inner.Write(p)
 	w.bytes += int64(n)
 	w.failed = w.failed || err != nil
@@ -87,8 +106,7 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
 	part := &io.LimitedReader{R: rest.R}
 	for rest.N > 0 {
-		w.WriteHeader(w.status)
-		w.push()
+		w.begin()
 		want := min(rest.N, section)
 		part.N = want
 		n, done, err := w.near.send(w.inner, part)
@@ -111,20 +129,24 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 
 // finish sends the header of an answer without a body, and leaves a deadline
 // for what net/http still has buffered.
-func (w *response) finish() {
-	w.WriteHeader(w.status)
-	w.push()
-}
+func (w *response) finish() { w.begin() }
 
-// push moves the write deadline ahead, unless that was done a moment ago. Writers
-// that know no deadlines (a test's recorder) do without.
-func (w *response) push() {
-	now := time.Now()
-	if now.Sub(w.pushed) < w.stallTimeout/8 {
+// begin sends the header, if that is still to be sent, and moves the write
+// deadline ahead, unless that was done a moment ago. Writers that know no
+// deadlines (a test's recorder) do without.
+func (w *response) begin() {
+	var now time.Time
+	if w.committed {
+		now = time.Now()
+	} else {
+		w.WriteHeader(w.status)
+		now = w.first
+	}
+	if now.Sub(*w.pushed) < w.stallTimeout/8 {
 		return
 	}
-	w.pushed = now
-	_ = w.control.SetWriteDeadline(now.Add(w.stallTimeout))
+	*w.pushed = now
+	_ = w.control().SetWriteDeadline(now.Add(w.stallTimeout))
 }
 
 // writeOnly hides ReadFrom from io.Copy.

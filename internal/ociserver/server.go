@@ -154,6 +154,7 @@ func NewServer(h http.Handler, l *logrus.Entry) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       remember,
 		ErrorLog:          log.New(debugWriter{l}, "", 0),
 	}
 }
