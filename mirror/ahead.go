@@ -130,7 +130,7 @@ func (l listed) blobs() []digest.Digest {
 func (m *Mirror) lookAhead(ctx context.Context, g grant, manifest oci.Manifest) {
 	g = g.renewed().lasting()
 	name := g.name
-	if g.refusal != nil || m.prefetchWait <= 0 || m.offline || !m.ahead.due(content{name, manifest.Digest}, m.now()) {
+	if g.refusal != nil || m.prefetchWait <= 0 || m.offline || !m.ahead.due(content{name, manifest.Digest}, g.now) {
 		return
 	}
 	m.noteSizes(name, manifest)
