@@ -58,6 +58,6 @@ func (n *containerdNode) pullAs(ctx context.Context, user, password string) erro
 	if n.local {
 		args = append(args, "--local")
 	}
-	_, err := run(ctx, n.cmd.Env, n.ctr, append(args, n.ref)...)
+	_, err := run(ctx, n.env, n.ctr, append(args, n.ref)...)
 	return err
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // dockerAtCentral has Debian's docker, which is a daemon and a client, push and
@@ -12,26 +14,20 @@ import (
 func dockerAtCentral(t *testing.T, k kit, from string, img image) {
 	containerd := spawn(t, k.dir, "/usr/bin/containerd", "-c", write(t, k.dir, "containerd.toml", fmt.Sprintf(
 		"version = 2\nroot = \"%s/c/root\"\nstate = \"%[1]s/c/state\"\n[grpc]\naddress = \"%[1]s/c.sock\"\n", k.dir)))
-	await(t, "containerd", func(ctx context.Context) error {
-		if err := containerd.alive(); err != nil {
-			t.Fatal(err)
-		}
+	containerd.Await(t, "containerd", func(ctx context.Context) error {
 		_, err := run(ctx, k.env, "/usr/bin/ctr", "-a", k.dir+"/c.sock", "version")
 		return err
 	})
 	// The daemon takes the authority from where Docker looks for it.
 	write(t, k.dir, "daemon.json", "{}")
-	daemon := spawnWith(t, k.dir, k.env, "/usr/sbin/dockerd", "--config-file", k.dir+"/daemon.json", "--data-root", k.dir+"/data",
+	daemon := process.Spawn(t, k.dir, k.env, "/usr/sbin/dockerd", "--config-file", k.dir+"/daemon.json", "--data-root", k.dir+"/data",
 		"--exec-root", k.dir+"/exec", "--pidfile", k.dir+"/docker.pid", "--host", "unix://"+k.dir+"/d.sock", "--containerd", k.dir+"/c.sock",
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
 	docker := func(args ...string) []string {
 		return append([]string{"--host", "unix://" + k.dir + "/d.sock"}, args...)
 	}
 	const client = "/usr/bin/docker"
-	await(t, "dockerd", func(ctx context.Context) error {
-		if err := daemon.alive(); err != nil {
-			t.Fatal(err)
-		}
+	daemon.Await(t, "dockerd", func(ctx context.Context) error {
 		_, err := run(ctx, k.env, client, docker("version")...)
 		return err
 	})

@@ -148,7 +148,7 @@ func TestCentralManyRepositories(t *testing.T) {
 	if got := strings.Fields(k.run(oras, "repo", "ls", c.addr)); !slices.Equal(got, want) {
 		t.Errorf("bob sees %d repositories, want %d", len(got), len(want))
 	}
-	c.stop(t)
+	c.Stop(t)
 	c.start(t)
 	if got := strings.Fields(k.run(oras, "repo", "ls", c.addr)); !slices.Equal(got, want) {
 		t.Errorf("after a restart bob sees %d repositories, want %d", len(got), len(want))

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // TestCentralAsSecondTier puts two node mirrors before a central registry that
@@ -81,7 +83,7 @@ registry_proxies:
 // startSecondTier starts a node mirror that asks central first, as bob.
 func startSecondTier(t *testing.T, upstream string, c *central) *mirror {
 	t.Helper()
-	m := &mirror{addr: freeAddr(t), admin: freeAddr(t), dir: scratch(t)}
+	m := &mirror{addr: process.Addr(t), admin: process.Addr(t), dir: scratch(t)}
 	password := write(t, m.dir, "password", bobPassword+"\n")
 	write(t, m.dir, "larder.yaml", fmt.Sprintf(`registry_proxies:
   max_size: 1GiB
@@ -107,7 +109,7 @@ func pullThroughAll(t *testing.T, m *mirror, upstream string, img image) {
 	ctx, cancel := context.WithTimeout(t.Context(), pullPatience)
 	defer cancel()
 	if err := n.pull(ctx); err != nil {
-		t.Fatalf("%v\nthe mirror said last:\n%s", err, tail(m.output()))
+		t.Fatalf("%v\nthe mirror said last:\n%s", err, m.Tail())
 	}
 	n.check(t, img)
 }

@@ -3,26 +3,19 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
-	"os"
+	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/larder-registry/larder/test/authority"
+	"github.com/larder-registry/larder/test/process"
 )
 
 // central is a running `larder central` with TLS, and who talks to it.
@@ -31,7 +24,7 @@ type central struct {
 	dir         string
 	ca          string // file with the authority of its certificate
 	http        *http.Client
-	*process
+	*process.Process
 }
 
 // The users of the tests. alice may do everything in team-a, bob pulls there;
@@ -56,15 +49,11 @@ const (
 // rights, and waits until it is ready.
 func startCentral(t *testing.T, more string) *central {
 	t.Helper()
-	c := &central{addr: freeAddr(t), admin: freeAddr(t), dir: scratch(t)}
-	c.ca = c.certify(t)
+	c := &central{addr: process.Addr(t), admin: process.Addr(t), dir: scratch(t)}
+	ca := authority.Write(t, c.dir, "127.0.0.1")
+	c.ca = filepath.Join(c.dir, "ca.crt")
 	write(t, c.dir, "larder.yaml", centralAccess+more)
-	roots := x509.NewCertPool()
-	authority, err := os.ReadFile(c.ca)
-	if err != nil || !roots.AppendCertsFromPEM(authority) {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 32}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, MaxIdleConnsPerHost: 32}
 	t.Cleanup(transport.CloseIdleConnections)
 	c.http = &http.Client{Transport: transport}
 	c.start(t)
@@ -74,80 +63,19 @@ func startCentral(t *testing.T, more string) *central {
 // start starts the registry on the data it has, at the address it had.
 func (c *central) start(t *testing.T) {
 	t.Helper()
-	c.process = spawn(t, c.dir, bin(t, "larder"), "central", "--serve", "registry", "--config", c.dir+"/larder.yaml",
+	c.Process = spawn(t, c.dir, bin(t, "larder"), "central", "--serve", "registry", "--config", c.dir+"/larder.yaml",
 		"--listen", c.addr, "--admin-listen", c.admin, "--data-dir", c.dir+"/data", "--log-format", "json",
 		"--tls-cert", c.dir+"/tls.crt", "--tls-key", c.dir+"/tls.key")
-	p := c.process
+	p := c.Process
 	t.Cleanup(func() {
 		// What it said of itself; its last words are mostly about requests.
-		for line := range strings.Lines(p.output()) {
+		for line := range strings.Lines(p.Output()) {
 			if t.Failed() && !strings.Contains(line, `"msg":"request"`) {
 				t.Log(line)
 			}
 		}
 	})
-	await(t, "the registry to be ready", func(ctx context.Context) error {
-		if err := c.alive(); err != nil {
-			t.Fatal(err)
-		}
-		return get(ctx, "http://"+c.admin+"/readyz")
-	})
-}
-
-// stop asks the registry to end, and waits until it has.
-func (c *central) stop(t *testing.T) {
-	t.Helper()
-	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-c.exited:
-	case <-time.After(startPatience):
-		t.Fatal("the registry did not end on SIGTERM")
-	}
-	if c.err != nil {
-		t.Errorf("larder central ended with %v on SIGTERM, want exit status 0", c.err)
-	}
-}
-
-// certify makes an authority, and a certificate for loopback signed by it, and
-// returns the authority's file.
-func (c *central) certify(t *testing.T) string {
-	t.Helper()
-	make1 := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if signer == nil {
-			signer = key
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return key, der
-	}
-	authority := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "larder e2e"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	signer, authorityDER := make1(authority, authority, nil)
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "registry"},
-		NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	key, leafDER := make1(leaf, authority, signer)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, c.dir, "tls.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})))
-	write(t, c.dir, "tls.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
-	return write(t, c.dir, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authorityDER})))
+	c.Await(t, "the registry to be ready", process.Answers("http://"+c.admin+"/readyz"))
 }
 
 // do sends a request as alice.

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // containerd is one way to run containerd and to pull with it.
@@ -61,8 +63,9 @@ func containerds() []client {
 // containerdNode is a running containerd.
 type containerdNode struct {
 	containerd
-	*process
+	*process.Process
 	home, socket, hosts, ctr, ref string
+	env                           []string
 	conn                          *grpc.ClientConn
 }
 
@@ -72,7 +75,7 @@ func (c containerd) fresh(t *testing.T, to target) node {
 	t.Helper()
 	home := scratch(t)
 	n := &containerdNode{
-		containerd: c, home: home, socket: home + "/c.sock", hosts: home + "/certs.d",
+		containerd: c, home: home, env: environ(t, home), socket: home + "/c.sock", hosts: home + "/certs.d",
 		ref: to.upstream + "/" + to.repo + ":" + to.tag,
 	}
 	hosts := fmt.Sprintf("[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", to.mirror)
@@ -98,7 +101,7 @@ func (c containerd) fresh(t *testing.T, to target) node {
 	file := write(t, home, "config.toml", strings.NewReplacer(
 		"HOME", home, "LOCAL", fmt.Sprint(c.local), "FETCH_CRI", fetchCRI, "FETCH_TRANSFER", fetchTransfer, "ARCH", runtime.GOARCH,
 	).Replace(config))
-	n.process = spawn(t, home, program, "--config", file)
+	n.Process = spawn(t, home, program, "--config", file)
 
 	var err error
 	n.conn, err = grpc.NewClient("unix://"+n.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -106,10 +109,7 @@ func (c containerd) fresh(t *testing.T, to target) node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.conn.Close() })
-	await(t, "containerd to be ready", func(ctx context.Context) error {
-		if err := n.alive(); err != nil {
-			t.Fatal(err)
-		}
+	n.Await(t, "containerd to be ready", func(ctx context.Context) error {
 		if _, err := healthpb.NewHealthClient(n.conn).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (n *containerdNode) pull(ctx context.Context) error {
 	if n.local {
 		args = append(args, "--local")
 	}
-	_, err := run(ctx, n.cmd.Env, n.ctr, append(args, n.ref)...)
+	_, err := run(ctx, n.env, n.ctr, append(args, n.ref)...)
 	return err
 }
 
@@ -140,7 +140,7 @@ func (n *containerdNode) check(t *testing.T, img image) {
 	t.Helper()
 	checkFiles(t, filepath.Join(n.home, "root/io.containerd.content.v1.content/blobs/sha256"), img.all())
 	if !n.byCRI {
-		out, err := run(t.Context(), n.cmd.Env, n.ctr, "--address", n.socket, "images", "check", "--snapshotter", "native", "name=="+n.ref)
+		out, err := run(t.Context(), n.env, n.ctr, "--address", n.socket, "images", "check", "--snapshotter", "native", "name=="+n.ref)
 		if err != nil || !strings.Contains(out, "complete") {
 			t.Errorf("ctr images check: %v\n%s", err, out)
 		}
@@ -151,7 +151,7 @@ func (n *containerdNode) check(t *testing.T, img image) {
 		t.Errorf("CRI has image %q, want %q: %v", got.GetImage().GetId(), img.config, err)
 	}
 	const said = "Calling cri transfer service"
-	if transfer := strings.Contains(n.output(), said); transfer == n.local && !n.old {
+	if transfer := strings.Contains(n.Output(), said); transfer == n.local && !n.old {
 		t.Errorf("local pull is %v, but that containerd's log has %q is %v", n.local, said, transfer)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -51,7 +52,7 @@ func pullFromDying(t *testing.T, c client) error {
 		Match: func(r registry.Request) bool { return r.Target == img.layers[0] },
 	})
 	done := begin(t, n)
-	await(t, "the client to be in the middle of a layer", func(context.Context) error { return written(n.dir(), halfway) })
+	process.Await(t, "the client to be in the middle of a layer", func(context.Context) error { return written(n.dir(), halfway) })
 	plain.Stop()
 	return <-done
 }

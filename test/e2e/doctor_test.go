@@ -97,7 +97,7 @@ func TestDoctor(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			m.stop(t)
+			m.Stop(t)
 			d = ask("v3")
 			wants(d, "port", "fail", "nobody listens at "+m.addr)
 			wants(d, "pull", "fail", "nothing was pulled")

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -81,7 +82,7 @@ func healthy(t *testing.T, c client) {
 func stopped(t *testing.T, c client) {
 	up, img := newUpstream(t)
 	m := startMirror(t, up.Host())
-	m.stop(t)
+	m.Stop(t)
 	pulled(t, c, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag}, img)
 	if n := registry.Count(direct(up.Requests()), registry.Blobs); n == 0 {
 		t.Error("nobody asked the upstream for blobs")
@@ -98,7 +99,7 @@ func inMidLayer(t *testing.T, up *registry.Server, img image, n node) <-chan err
 		Match: func(r registry.Request) bool { return r.Target == img.layers[0] && byMirror(r) },
 	})
 	result := begin(t, n)
-	await(t, "the client to be in the middle of a layer", func(context.Context) error {
+	process.Await(t, "the client to be in the middle of a layer", func(context.Context) error {
 		select {
 		case err := <-result:
 			t.Fatalf("the pull ended before the layer did: %v\n%s", err, describe(up.Requests()))
@@ -143,7 +144,7 @@ func killed(t *testing.T, c client) {
 	m := startMirror(t, up.Host())
 	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
 	done := inMidLayer(t, up, img, n)
-	m.kill()
+	m.Kill()
 	finish(t, up, n, done, c.tries)
 	n.check(t, img)
 	if c.resumes {
@@ -175,7 +176,7 @@ func killedThenRestarted(t *testing.T, c client) {
 	m := startMirror(t, up.Host())
 	n := c.fresh(t, target{mirror: m.addr, upstream: up.Host(), repo: repo, tag: tag})
 	done := inMidLayer(t, up, img, n)
-	m.kill()
+	m.Kill()
 	if err := <-done; err == nil {
 		t.Error("the pull ended well without half of a layer")
 	}
@@ -201,7 +202,7 @@ func cutThenHealed(t *testing.T, c client) {
 		t.Error("the pull ended well without half of a layer")
 	}
 	up.Set()
-	await(t, "a pull to succeed", n.pull)
+	process.Await(t, "a pull to succeed", n.pull)
 	n.check(t, img)
 	if own := direct(up.Requests()); len(own) > 0 {
 		t.Errorf("the client went to the upstream by itself:\n%s", describe(own))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -22,7 +23,7 @@ func TestInitPodman(t *testing.T) {
 	for i, tag := range []string{"v1", "v2", "v3"} {
 		images[tag] = imageOf(up.AddImage(repo, tag, registry.NewLayer(uint64(10*i+1), 200<<10), registry.NewLayer(uint64(10*i+2), 4<<10)))
 	}
-	m := &mirror{addr: freeAddr(t), admin: freeAddr(t), dir: scratch(t)}
+	m := &mirror{addr: process.Addr(t), admin: process.Addr(t), dir: scratch(t)}
 	ca := write(t, m.dir, "ca.crt", string(up.CAPEM()))
 	write(t, m.dir, "larder.yaml", "registry_proxies:\n  max_size: 1GiB\n  min_free: 1%\n  registries:\n    - host: 127.0.0.1\n      ca_file: "+ca+"\n")
 	m.start(t)
@@ -55,7 +56,7 @@ func TestInitPodman(t *testing.T) {
 	}
 	n.doctor(t, port, m.admin)
 
-	m.kill()
+	m.Kill()
 	n.pull(t, "v2", images["v2"])
 	if len(direct(up.Requests())) == 0 {
 		t.Error("without the mirror, podman did not go to the registry")

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -163,7 +164,7 @@ func initPrograms(t *testing.T) map[string]string {
 type initNode struct {
 	home, program string
 	env           []string
-	*process
+	*process.Process
 	conn *grpc.ClientConn
 }
 
@@ -248,10 +249,10 @@ func (row initRow) test(t *testing.T, program string) {
 
 	n.pull(t, up.Host()+"/"+repo+":v1")
 	if went := direct(up.Requests()); len(went) > 0 || len(up.Requests()) == 0 {
-		t.Errorf("containerd went to the registry itself:\n%s\nits log:\n%s", describe(went), tail(n.output()))
+		t.Errorf("containerd went to the registry itself:\n%s\nits log:\n%s", describe(went), n.Tail())
 	}
 	n.holds(t, first)
-	m.kill()
+	m.Kill()
 	n.pull(t, up.Host()+"/"+repo+":v2")
 	if len(direct(up.Requests())) == 0 {
 		t.Error("without the mirror, containerd did not go to the registry")
@@ -269,17 +270,14 @@ func (row initRow) test(t *testing.T, program string) {
 // start starts containerd and waits until it answers.
 func (n *initNode) start(t *testing.T) {
 	t.Helper()
-	n.process = spawn(t, n.home, "unshare", n.inside("/usr/bin/containerd")...)
+	n.Process = spawn(t, n.home, "unshare", n.inside("/usr/bin/containerd")...)
 	var err error
 	n.conn, err = grpc.NewClient("unix://"+n.home+"/c.sock", grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.conn.Close() })
-	await(t, "containerd's CRI plugin", func(ctx context.Context) error {
-		if err := n.alive(); err != nil {
-			t.Fatal(err)
-		}
+	n.Await(t, "containerd's CRI plugin", func(ctx context.Context) error {
 		_, err := cri.NewImageServiceClient(n.conn).ListImages(ctx, &cri.ListImagesRequest{})
 		return err
 	})
@@ -290,7 +288,7 @@ func (n *initNode) pull(t *testing.T, ref string) {
 	ctx, cancel := context.WithTimeout(t.Context(), pullPatience)
 	defer cancel()
 	if _, err := cri.NewImageServiceClient(n.conn).PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
-		t.Fatalf("pull %s: %v\n%s", ref, err, tail(n.output()))
+		t.Fatalf("pull %s: %v\n%s", ref, err, n.Tail())
 	}
 }
 

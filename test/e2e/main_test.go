@@ -1,16 +1,14 @@
 package e2e
 
 import (
-	"context"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/larder-registry/larder/test/leak"
 )
 
 var (
@@ -20,13 +18,9 @@ var (
 	fullFlag     = flag.Bool("full", false, "every client with every fault, instead of one fault for each client; every client at the central registry, and sizes as they can be")
 )
 
-// What takes a second on an idle machine fails after startPatience, and a pull,
-// in which some clients wait 30 s for each object of a silent mirror, after
-// pullPatience.
-const (
-	startPatience = time.Minute
-	pullPatience  = 5 * time.Minute
-)
+// pullPatience bounds a pull, in which some clients wait 30 s for each object of a
+// silent mirror.
+const pullPatience = 5 * time.Minute
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -34,13 +28,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "test/e2e: containerd mounts what it unpacks, so these tests run as root")
 		os.Exit(1)
 	}
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	leak.Main(m)
 }
 
 // bin is the path of a program that was built for these tests.
@@ -54,27 +42,6 @@ func bin(t *testing.T, name string) string {
 		t.Fatalf("%v; test/e2e/run builds it", err)
 	}
 	return path
-}
-
-// await calls ready until it returns nil, and fails the test when that takes
-// longer than startPatience.
-func await(t *testing.T, what string, ready func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := ready(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s: %v", what, err)
-		}
-	}
 }
 
 // scratch is a directory for one client, mirror or registry. Its path is short,

@@ -1,18 +1,17 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // mirror is a running `larder mirror`.
 type mirror struct {
 	addr, admin string
 	dir         string
-	*process
+	*process.Process
 }
 
 // pathName is what clients that put the registry's name into the path call the
@@ -24,7 +23,7 @@ const pathName = "127.0.0.1"
 // as pathName, and waits until it is ready.
 func startMirror(t *testing.T, upstream string) *mirror {
 	t.Helper()
-	m := &mirror{addr: freeAddr(t), admin: freeAddr(t), dir: scratch(t)}
+	m := &mirror{addr: process.Addr(t), admin: process.Addr(t), dir: scratch(t)}
 	write(t, m.dir, "larder.yaml", fmt.Sprintf(`registry_proxies:
   max_size: 1GiB
   min_free: 1%%
@@ -42,28 +41,7 @@ func startMirror(t *testing.T, upstream string) *mirror {
 // start starts the mirror on the data it has, at the address it had.
 func (m *mirror) start(t *testing.T) {
 	t.Helper()
-	m.process = spawn(t, m.dir, bin(t, "larder"), "mirror", "--config", m.dir+"/larder.yaml",
+	m.Process = spawn(t, m.dir, bin(t, "larder"), "mirror", "--config", m.dir+"/larder.yaml",
 		"--listen", m.addr, "--admin-listen", m.admin, "--data-dir", m.dir+"/data", "--log-format", "json")
-	await(t, "the mirror to be ready", func(ctx context.Context) error {
-		if err := m.alive(); err != nil {
-			t.Fatal(err)
-		}
-		return get(ctx, "http://"+m.admin+"/readyz")
-	})
-}
-
-// stop asks the mirror to end, and waits until it has.
-func (m *mirror) stop(t *testing.T) {
-	t.Helper()
-	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-m.exited:
-	case <-time.After(startPatience):
-		t.Fatal("the mirror did not end on SIGTERM")
-	}
-	if m.err != nil {
-		t.Errorf("larder mirror ended with %v on SIGTERM, want exit status 0", m.err)
-	}
+	m.Await(t, "the mirror to be ready", process.Answers("http://"+m.admin+"/readyz"))
 }

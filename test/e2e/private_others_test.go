@@ -74,7 +74,7 @@ func TestPrivateImagesOfOthers(t *testing.T) {
 			if _, others := up.served(); len(others) == 0 {
 				t.Error("the registry was not asked by the client itself")
 			}
-			if !strings.Contains(l.mirror.output(), `"status":401`) {
+			if !strings.Contains(l.mirror.Output(), `"status":401`) {
 				t.Error("the client did not ask the mirror")
 			}
 		})

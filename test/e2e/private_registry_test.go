@@ -20,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // Who pulls private images. A pull secret of the holder's is good until the
@@ -38,7 +40,7 @@ const (
 
 // privateRegistry is Debian's docker-registry with something to log in to.
 type privateRegistry struct {
-	*process
+	*process.Process
 	addr, home, config string
 	// change makes the holder's secret worthless.
 	change func(t *testing.T)
@@ -60,10 +62,10 @@ storage:
     rootdirectory: %s/registry
 `, addr, p.home)
 	}
-	seeded := freeAddr(t)
+	seeded := process.Addr(t)
 	open := spawn(t, p.home, "/usr/bin/docker-registry", "serve", write(t, p.home, "open.yml", storage(seeded)))
 	img := seed(t, open, seeded)
-	open.kill()
+	open.Kill()
 	auth := ""
 	if tokens {
 		server := startTokenServer(t, p.home)
@@ -91,14 +93,14 @@ storage:
 // start starts it on what it holds.
 func (p *privateRegistry) start(t *testing.T) {
 	t.Helper()
-	p.process = spawn(t, p.home, "/usr/bin/docker-registry", "serve", p.config)
-	awaitListener(t, p.process, p.addr)
+	p.Process = spawn(t, p.home, "/usr/bin/docker-registry", "serve", p.config)
+	p.Await(t, "the registry to listen", process.Listens("tcp", p.addr))
 }
 
 // served are the lines of its log for content that was sent: to the mirror, and
 // to anybody else.
 func (p *privateRegistry) served() (mirror, others []string) {
-	for line := range strings.SplitSeq(p.output(), "\n") {
+	for line := range strings.SplitSeq(p.Output(), "\n") {
 		switch sent := strings.Contains(line, `"GET /v2/`+repo) && strings.Contains(line, `" 200 `); {
 		case sent && strings.Contains(line, `"larder/`):
 			mirror = append(mirror, line)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // TestPrivateImages is the leak test: containerd pulls through CRI as a kubelet
@@ -45,7 +46,7 @@ func TestPrivateImages(t *testing.T) {
 		t.Run(row.kind.name+"/"+how, func(t *testing.T) {
 			t.Parallel()
 			l := &leakTest{kind: row.kind}
-			l.upstream, l.img = startPrivateRegistry(t, freeAddr(t), row.tokens)
+			l.upstream, l.img = startPrivateRegistry(t, process.Addr(t), row.tokens)
 			l.mirror = startPrivateMirror(t, l.upstream.addr)
 			l.run(t)
 		})
@@ -77,13 +78,13 @@ func (l *leakTest) run(t *testing.T) {
 	l.mustNotPull(t, outsider, "cached, with a wrong secret", secret(wrongSecret))
 	l.waysAround(t, "cached")
 
-	l.upstream.kill()
+	l.upstream.Kill()
 	l.mustPull(t, "outage", secret(holderSecret))
 	l.mustNotPull(t, outsider, "outage, without a secret", nil)
 	l.mustNotPull(t, outsider, "outage, with a wrong secret", secret(wrongSecret))
 	l.waysAround(t, "outage")
 
-	l.mirror.stop(t)
+	l.mirror.Stop(t)
 	l.mirror.start(t)
 	// Nobody has proved anything to this process, and nobody can.
 	l.mustNotPull(t, outsider, "restarted in the outage, with the secret", secret(holderSecret))
@@ -91,7 +92,7 @@ func (l *leakTest) run(t *testing.T) {
 	l.waysAround(t, "restarted in the outage")
 
 	l.upstream.start(t)
-	l.mirror.kill()
+	l.mirror.Kill()
 	l.mirror.start(t)
 	l.mustNotPull(t, outsider, "killed and restarted, without a secret", nil)
 	l.waysAround(t, "killed and restarted")
@@ -102,7 +103,7 @@ func (l *leakTest) run(t *testing.T) {
 
 	l.upstream.change(t)
 	changed := time.Now()
-	await(t, "the old secret to be refused", func(context.Context) error {
+	process.Await(t, "the old secret to be refused", func(context.Context) error {
 		status := l.ask(t, "/v2/"+repo+"/blobs/"+l.img.layers[0]+"?ns="+l.upstream.addr, secret(holderSecret))
 		if status == http.StatusUnauthorized {
 			return nil
@@ -146,7 +147,7 @@ func (l *leakTest) mustPull(t *testing.T, when string, auth *cri.AuthConfig) {
 	defer cancel()
 	n := l.node(t)
 	if err := n.pullImage(ctx, n.ref, auth); err != nil {
-		t.Fatalf("%s: %v\nthe mirror said last:\n%s", when, err, tail(l.mirror.output()))
+		t.Fatalf("%s: %v\nthe mirror said last:\n%s", when, err, l.mirror.Tail())
 	}
 	n.check(t, l.img)
 }
@@ -232,7 +233,7 @@ func (l *leakTest) checkSecrets(t *testing.T) {
 	if !strings.Contains(metrics, "larder_private_denied_total{") {
 		t.Error("larder_private_denied_total is not there")
 	}
-	l.mirror.stop(t)
+	l.mirror.Stop(t)
 	secrets := append([]string{"MARKER", "Authorization"}, l.upstream.handedOut()...)
 	for _, password := range []string{holderSecret, changedSecret, wrongSecret} {
 		secrets = append(secrets, base64.StdEncoding.EncodeToString([]byte(holder+":"+password)))
@@ -277,7 +278,7 @@ func (l *leakTest) metrics(t *testing.T) string {
 // not last.
 func startPrivateMirror(t *testing.T, upstream string) *mirror {
 	t.Helper()
-	m := &mirror{addr: freeAddr(t), admin: freeAddr(t), dir: scratch(t)}
+	m := &mirror{addr: process.Addr(t), admin: process.Addr(t), dir: scratch(t)}
 	write(t, m.dir, "larder.yaml", fmt.Sprintf(`registry_proxies:
   max_size: 1GiB
   min_free: 1%%
@@ -291,19 +292,4 @@ func startPrivateMirror(t *testing.T, upstream string) *mirror {
 `, shortProofs, upstream, pathName, upstream))
 	m.start(t)
 	return m
-}
-
-// awaitListener waits until a process accepts connections.
-func awaitListener(t *testing.T, p *process, addr string) {
-	t.Helper()
-	await(t, "the registry to listen", func(ctx context.Context) error {
-		if err := p.alive(); err != nil {
-			t.Fatal(err)
-		}
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	})
 }

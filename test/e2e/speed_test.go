@@ -6,9 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -101,14 +99,9 @@ func peakOf(t *testing.T, m *mirror) string {
 	if m == nil {
 		return ""
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.cmd.Process.Pid))
+	peak, err := m.Peak()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			return ", peak memory" + strings.TrimRight(rest, "\n")
-		}
-	}
-	return ""
+	return fmt.Sprintf(", peak memory %d KiB", peak>>10)
 }
