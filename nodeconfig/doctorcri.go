@@ -19,7 +19,7 @@ import (
 const maxMessage = 4 << 20
 
 // cri is a client of the container runtime interface (kubelet's cri-api,
-// runtime.v1), as far as it takes to have one image pulled: three calls without
+// runtime.v1), as far as it takes to have one image pulled: two calls without
 // streams. gRPC's own library would be a third of a node binary for that, so
 // they are made as what they are, HTTP/2 requests (grpc.io, PROTOCOL-HTTP2.md).
 type cri struct {
@@ -39,16 +39,6 @@ func newCRI(host string) *cri {
 	}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	return &cri{http: &http.Client{Transport: transport}, close: transport.CloseIdleConnections}
-}
-
-// runtimeVersion is a runtime's name and version, "containerd" and "2.1.5".
-func (c *cri) runtimeVersion(ctx context.Context) (name, version string, err error) {
-	answer, err := c.call(ctx, "RuntimeService/Version", nil)
-	if err != nil {
-		return "", "", err
-	}
-	fields, err := stringFields(answer)
-	return fields[2], fields[3], err
 }
 
 // hasImage reports whether the node holds image.

@@ -91,8 +91,6 @@ func (rt *runtimeAt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			rt.onPull()
 		}
 		answer = field(1, "sha256:1")
-	case "RuntimeService/Version":
-		answer = slices.Concat(field(1, "0.1.0"), field(2, "containerd"), field(3, "2.1.5"), field(4, "v1"))
 	default:
 		w.Header().Set("Grpc-Status", "12")
 		w.Header().Set("Grpc-Message", "unknown service "+method)
@@ -110,9 +108,6 @@ func TestCRI(t *testing.T) {
 	}
 	c := newCRI(host)
 	t.Cleanup(c.close)
-	if name, version, err := c.runtimeVersion(t.Context()); err != nil || name != "containerd" || version != "2.1.5" {
-		t.Errorf("the runtime is %s %s, %v", name, version, err)
-	}
 	for _, has := range []bool{false, true} {
 		rt.has.Store(has)
 		if got, err := c.hasImage(t.Context(), "a:1"); err != nil || got != has {

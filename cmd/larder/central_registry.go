@@ -162,7 +162,7 @@ func openRegistry(ctx context.Context, c *central) (_ service, err error) {
 	}
 	s.status = registryStatus(d, access.Authority, c.log)
 	s.checks = admin.Checks{{Name: "room for pushes", Ready: d.Degraded, Advisory: true}}
-	controls := server{control, &http.Server{Handler: controlHandler(d.Central), ReadHeaderTimeout: lockWait, ErrorLog: nil}}
+	controls := server{control, &http.Server{Handler: controlHandler(d.Central), ReadHeaderTimeout: lockWait}}
 	s.tiers = append([][]rungroup.Service{
 		{{Name: "data directory", Stop: func(context.Context) error { return d.close() }}},
 		{

@@ -98,17 +98,7 @@ func rulesOf(cfg *config.Config) (admission.Rules, error) {
 
 // tell states the policy in force.
 func tell(log *logrus.Entry, rules admission.Rules) {
-	s := rules.Policy.Summary()
-	log.WithFields(logrus.Fields{
-		"default":        string(s.Default),
-		"mode":           string(s.Mode),
-		"require_digest": s.RequireDigest,
-		"allow":          strings.Join(s.Allow, ","),
-		"deny":           strings.Join(s.Deny, ","),
-		"namespaces":     strings.Join(s.Namespaces, ","),
-		"workloads":      string(rules.Workloads),
-		"revision":       s.Revision,
-	}).Info("image policy in force")
+	log.WithFields(policyFields(rules.Policy)).WithField("workloads", string(rules.Workloads)).Info("image policy in force")
 }
 
 // certificate makes the source the configuration asks for, and what it runs

@@ -1,10 +1,13 @@
-// Command larder keeps container images near the nodes that run them. This
-// build has the node mirror (larder mirror), a pull-through caching registry.
+// Command larder keeps container images near the nodes that run them: a mirror on
+// each node (larder mirror), a registry and an admission webhook for the cluster
+// (larder central), and what sets nodes up and looks after them.
 //
-// One file holds each subcommand: mirror.go, config.go, version.go. node.go puts
-// the mirror's parts together, serve.go runs them and takes them apart again.
-// Only this command reads flags and the environment, sets up logging and exits;
-// what the parts do is in package mirror, package store and below internal.
+// One file holds each subcommand: mirror.go, init.go, policy_try.go. node.go puts
+// the mirror's parts together and serve.go runs them; central.go does both for the
+// services in central_registry.go and central_webhook.go. status_*.go is what they
+// say of themselves. Only this command reads flags and the environment, sets up
+// logging and exits; what the parts do is in the packages mirror, central,
+// nodeconfig and store, and below internal.
 package main
 
 import "os"

@@ -29,12 +29,8 @@ type progress struct {
 }
 
 func newProgress(out io.Writer, name string) *progress {
-	p := &progress{out: out, name: name, started: time.Now()}
-	if f, ok := out.(*os.File); ok {
-		info, err := f.Stat()
-		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	return p
+	f, ok := out.(*os.File)
+	return &progress{out: out, name: name, started: time.Now(), terminal: ok && isTerminal(f)}
 }
 
 // expect says what is to come.

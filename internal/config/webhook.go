@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -49,8 +48,8 @@ const minLifetime = Duration(time.Minute)
 // webhook checks the section.
 func (c *checker) webhook(w *Webhook) {
 	const section = "webhook"
-	c.among(section+".certificate", w.Certificate, "self", "files")
-	c.among(section+".workloads", w.Workloads, "deny", "warn", "off")
+	c.oneOf(section+".certificate", w.Certificate, "self", "files")
+	c.oneOf(section+".workloads", w.Workloads, "deny", "warn", "off")
 	c.objectName(section+".registration", w.Registration)
 	c.objectName(section+".secret", w.SecretName)
 	if w.Namespace != "" {
@@ -65,14 +64,6 @@ func (c *checker) webhook(w *Webhook) {
 			c.problemAt(section+"."+key, fmt.Sprintf("%s is too short for a cluster to follow", d), fmt.Sprintf("write %s or more", minLifetime))
 		}
 	}
-}
-
-// among accepts one of the values.
-func (c *checker) among(key, got string, values ...string) {
-	if slices.Contains(values, got) {
-		return
-	}
-	c.problemAt(key, fmt.Sprintf("unknown value %q", got), "write one of "+strings.Join(values, ", "))
 }
 
 // objectName accepts what can name an object in Kubernetes (a DNS subdomain, RFC

@@ -62,16 +62,6 @@ func (v View) Full() View {
 	return v
 }
 
-// Query is what ParseView reads as v, but for Public.
-func (v View) Query() url.Values {
-	v = v.Full()
-	q := url.Values{"sort": {v.Sort}, "limit": {strconv.Itoa(v.Limit)}}
-	if v.Find != "" {
-		q.Set("find", v.Find)
-	}
-	return q
-}
-
 // Select gives the images of a view. What it is given stays as it is.
 func Select(all []Image, v View) *List[Image] {
 	return pick(all, v, shape[Image]{
