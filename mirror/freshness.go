@@ -207,8 +207,8 @@ func (m *Mirror) check(ctx context.Context, ref oci.Reference, g grant, held *oc
 }
 
 // ask asks the upstream about ref, fetches what is new and brings the store up
-// to date. Content goes first, the tag last: a crash between the two leaves
-// content nobody refers to, never a tag without content.
+// to date. Content goes first, the tag last, and so they come to disk: a crash
+// between the two leaves content nobody refers to, never a tag without content.
 func (m *Mirror) ask(ctx context.Context, ref oci.Reference, g grant, held *oci.Manifest, c *check) (oci.Manifest, error) {
 	fetch := ref
 	if held != nil {

@@ -121,8 +121,9 @@ func (m *Mirror) held(name oci.Name, dgst digest.Digest, now time.Time) (oci.Man
 	return manifest, nil
 }
 
-// keep puts an image manifest on disk and notes that its repository holds it.
-// That it cannot be kept is no reason not to serve it.
+// keep has the store keep an image manifest, which comes to disk a moment later,
+// and notes that its repository holds it. That it cannot be kept is no reason not
+// to serve it.
 func (m *Mirror) keep(ctx context.Context, name oci.Name, manifest oci.Manifest) bool {
 	m.noteSizes(name, manifest)
 	err := m.store.Put(ctx, manifest.Descriptor, manifest.Bytes)
