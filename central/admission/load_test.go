@@ -245,3 +245,15 @@ func (h histogram) String() string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// BenchmarkReview is what one review of that size costs, without a network.
+func BenchmarkReview(b *testing.B) {
+	w, body := start(b, rules(b, "")), typicalPod("nginx")
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if rec := w.post(body); rec.Code != http.StatusOK {
+			b.Fatal(rec.Code, rec.Body)
+		}
+	}
+}

@@ -50,15 +50,15 @@ type Object struct {
 	Images []Image
 }
 
-// objects cuts one object.
-var objects = NewLean[Raw]()
+// objectLean cuts one object.
+var objectLean = NewLean[Raw]()
 
 // Parse reads one object in JSON, of any kind, with names as a [Lean] takes them.
 // It fails where a Lean does, and where what should be a container or its image
 // is something else.
 func Parse(data []byte) (Object, error) {
 	var m manifest
-	cut, err := objects.Cut(nil, data)
+	cut, err := objectLean.Cut(make([]byte, 0, len(data)), data)
 	if err == nil {
 		err = json.Unmarshal(cut, &m)
 	}
