@@ -5,7 +5,8 @@
 // What has to hold: no byte that is served is wrong, every one is compared; a
 // blob that is visible on disk hashes to its name; after a restart nothing is
 // left that is neither a blob nor a partial ingest that can be resumed; and
-// partial ingests are resumed, which the upstream's own count of bytes shows.
+// partial ingests are resumed, which the upstream's own count of bytes shows. A
+// mirror that is ended in order loses nothing at all (stop_test.go).
 //
 // -rounds says how many times to kill; few by default, 100 in `make crash`. The
 // named points inside the store, between each write and the next, are in the
