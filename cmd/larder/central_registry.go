@@ -56,7 +56,10 @@ func openDepository(ctx context.Context, dir string, cfg config.Central, wait ti
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	d := &depository{}
-	if d.unlock, err = store.LockDir(ctx, dir, wait); err != nil {
+	if err := waiting(log, wait, func(wait time.Duration) (err error) {
+		d.unlock, err = store.LockDir(ctx, dir, wait)
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
 	defer func() {

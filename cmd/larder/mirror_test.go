@@ -301,10 +301,15 @@ func TestASignalEndsTheWaitForTheDataDirectory(t *testing.T) {
 	startMirror(t, data, r.Host())
 	config := writeFile(t, t.TempDir(), "larder.yaml", "registry_proxies: {lock_wait: 1h}\n")
 	second := launch(t, "mirror", "--config", config, "--data-dir", data, "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json")
-	second.waitFor(t, "configured")
-	second.signal(t, syscall.SIGTERM)
-	if code := second.exit(t); code != 0 {
-		t.Errorf("exit code %d", code)
+	registry := filepath.Join(t.TempDir(), "registry")
+	startRegistry(t, registry, "", "--plain-http")
+	third := launch(t, "central", "--plain-http", "--data-dir", registry, "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json")
+	for _, p := range []*mirrorProcess{second, third} {
+		p.waitFor(t, "waiting for the data directory")
+		p.signal(t, syscall.SIGTERM)
+		if code := p.exit(t); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
 	}
 }
 

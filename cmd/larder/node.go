@@ -47,13 +47,16 @@ func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config
 	}()
 	registries, hosts := upstreamRegistries(cfg.Registries)
 	n.label = admin.NewRegistryLabels(hosts).Label
-	n.store, err = store.Open(ctx, store.Config{
-		Dir:      dataDir,
-		MaxSize:  cfg.MaxSize.Limit,
-		MinFree:  cfg.MinFree.Limit,
-		LockWait: time.Duration(cfg.LockWait),
-		Pin:      cfg.Pin,
-		Log:      log,
+	err = waiting(log, time.Duration(cfg.LockWait), func(wait time.Duration) error {
+		n.store, err = store.Open(ctx, store.Config{
+			Dir:      dataDir,
+			MaxSize:  cfg.MaxSize.Limit,
+			MinFree:  cfg.MinFree.Limit,
+			LockWait: wait,
+			Pin:      cfg.Pin,
+			Log:      log,
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
@@ -95,6 +98,17 @@ func openNode(ctx context.Context, log *logrus.Entry, dataDir string, cfg config
 		return nil, fmt.Errorf("make mirror: %w", err)
 	}
 	return n, nil
+}
+
+// waiting has a data directory opened at once, and when another process has it,
+// says so before it waits.
+func waiting(log *logrus.Entry, wait time.Duration, open func(wait time.Duration) error) error {
+	err := open(0)
+	if wait > 0 && errors.Is(err, store.ErrLocked) {
+		log.WithError(err).WithField("lock_wait", wait.String()).Warn("waiting for the data directory")
+		err = open(wait)
+	}
+	return err
 }
 
 // checks are what /readyz looks at. A store that cannot keep content is told
