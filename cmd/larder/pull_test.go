@@ -97,7 +97,7 @@ func TestImagesOfTheWarmListAreBroughtIn(t *testing.T) {
 	img := multiArch(up)
 	image := up.Host() + "/team/app:v1"
 	config := writeFile(t, t.TempDir(), "larder.yaml", fmt.Sprintf(
-		"registry_proxies: {max_size: 1GiB, min_free: '0', warm: [%q], warm_every: 100ms, registries: [{host: %q, insecure: true}]}\n", image, up.Host()))
+		"registry_proxies: {max_size: 1GiB, min_free: '0', warm: [%q], warm_every: 1s, registries: [{host: %q, insecure: true}]}\n", image, up.Host()))
 	p := launch(t, "mirror", "--config", config, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json")
 	if line := p.waitFor(t, "image is warm"); line["image"] != image {
 		t.Errorf("another image is warm: %v", line)

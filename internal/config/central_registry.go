@@ -120,6 +120,9 @@ func (c *checker) centralRegistry(cfg *Central) {
 	if cfg.GC.Grace < Duration(time.Minute) {
 		c.problemAt("central.gc.grace", "a push takes longer than that", "write at least 1m; 24h is the default")
 	}
+	if cfg.GC.Every > 0 {
+		c.atLeast("central.gc.every", cfg.GC.Every, Duration(time.Minute))
+	}
 	c.positive("central.gc.upload_age", cfg.GC.UploadAge)
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -53,7 +54,7 @@ func (c *checker) check(cfg *Config) {
 				`write a reference with * and ?: "registry.k8s.io/pause:*"`)
 		}
 	}
-	c.positive(section+".warm_every", p.WarmEvery)
+	c.atLeast(section+".warm_every", p.WarmEvery, Duration(time.Second))
 	for i, image := range p.Warm {
 		if _, err := oci.ParseReference(image); err != nil {
 			c.problemAt(fmt.Sprintf("%s.warm[%d]", section, i), err.Error(), `write an image with its registry: "docker.io/library/nginx:1.27"`)
@@ -74,6 +75,13 @@ func (c *checker) check(cfg *Config) {
 			continue
 		}
 		seen[id] = i
+	}
+}
+
+// atLeast refuses what would be done without a pause.
+func (c *checker) atLeast(key string, d, least Duration) {
+	if d < least {
+		c.problemAt(key, fmt.Sprintf("%s is too often", d), fmt.Sprintf("write %s or more", least))
 	}
 }
 

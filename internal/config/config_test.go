@@ -183,6 +183,8 @@ func TestMistakes(t *testing.T) {
 		{"private images empty", proxies(`private_images: ""`), `:2:19: registry_proxies.private_images: unknown value ""; write one of challenge, bypass, shared`},
 		{"proofs of no time", proxies("proof_ttl: 0s"), `:2:14: registry_proxies.proof_ttl: the time must be from 1s to 24h`},
 		{"proofs for ever", proxies("proof_ttl: 240h"), `:2:14: registry_proxies.proof_ttl: the time must be from 1s to 24h`},
+		{"warm without a pause", proxies("warm_every: 1ns"), `:2:15: registry_proxies.warm_every: 1ns is too often; write 1s or more`},
+		{"gc without a pause", "central:\n  gc: {every: 1s}\n", `:2:15: central.gc.every: 1s is too often; write 1m or more`},
 		{"grace for ever", proxies("proof_grace: 9999h"), `:2:16: registry_proxies.proof_grace: the time must be at most 720h; write "0s" to let nobody in while the upstream cannot be asked`},
 		{"pattern", proxies(`pin: ["a["]`), `:2:9: registry_proxies.pin[0]: bad pattern "a["`},
 		{"default registry", proxies("default_registry: https://docker.io"), ":2:21: registry_proxies.default_registry: a host's name is wanted, not a URL"},
