@@ -389,7 +389,7 @@ func TestDoctorOfTheDisk(t *testing.T) {
 		has     string
 	}{
 		"defaults":          {nil, 0.25, "disk ok kubelet acts when less than 15% is free"},
-		"unknown":           {nil, 0, "disk unknown what the mirror leaves free is not known -> --config"},
+		"unknown":           {nil, 0, "disk unknown what the mirror leaves free is not known as a share -> write min_free in per cent"},
 		"too little":        {nil, 0.10, "disk warn and the mirror leaves only 10%: kubelet deletes images before the mirror gives way -> set min_free to 20% or more"},
 		"kubeadm":           {map[string]string{"var/lib/kubelet/config.yaml": "imageGCHighThresholdPercent: 70\n"}, 0.25, "disk warn less than 30% is free (imageGCHighThresholdPercent, /var/lib/kubelet/config.yaml) -> 35%"},
 		"EKS":               {map[string]string{"etc/kubernetes/kubelet/config.json": `{"evictionHard": {"nodefs.available": "10%", "imagefs.available": "20%"}}`}, 0.25, "disk ok less than 20% is free (imagefs.available, /etc/kubernetes/kubelet/config.json)"},

@@ -111,7 +111,7 @@ func (d *doctor) checkDisk(metrics samples) {
 	}
 	switch {
 	case d.cfg.MinFree == 0:
-		d.say("disk", Unknown, evidence+"; what the mirror leaves free is not known", "name its configuration by --config")
+		d.say("disk", Unknown, evidence+"; what the mirror leaves free is not known as a share", "name its configuration by --config, and write min_free in per cent")
 	case d.cfg.MinFree <= lowest.free:
 		d.say("disk", Doubtful, fmt.Sprintf("%s, and the mirror leaves only %.0f%%: kubelet deletes images before the mirror gives way", evidence, 100*d.cfg.MinFree), fmt.Sprintf("set min_free to %.0f%% or more", 100*lowest.free+5))
 	default:
