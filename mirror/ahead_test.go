@@ -145,6 +145,30 @@ func TestRunAheadInVain(t *testing.T) {
 	readAll(t, blob, section(image.Layers[0], 0, image.Layers[0].Size()))
 }
 
+// What came for a client that is late, and was dropped, is not fetched again.
+func TestClientThatComesLate(t *testing.T) {
+	fx, index := startAheadOf(t, 20*time.Millisecond, registry.NewLayer(1, mib), registry.NewLayer(2, 3*mib), registry.NewLayer(3, 36*mib))
+	image := index.Children[1]
+	fx.take(t, image.Blob)
+	for _, b := range image.Blobs() {
+		fx.asked(t, b)
+		fx.settled(t, b.Digest)
+	}
+	for _, b := range image.Blobs() {
+		blob := fx.open(t, t.Context(), b.Digest)
+		readAll(t, blob, section(b, 0, b.Size()))
+		blob.Close()
+	}
+	if err := fx.up.WaitIdle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range image.Blobs() {
+		if sent := fx.up.Sent(b.Digest); sent != b.Size() {
+			t.Errorf("upstream sent %d bytes of a blob of %d", sent, b.Size())
+		}
+	}
+}
+
 // What an upstream refuses ahead of a client, the client is told when it asks.
 func TestRefusedAheadOfAClient(t *testing.T) {
 	fx, index := startAheadOf(t, time.Minute, registry.NewLayer(1, mib))
