@@ -12,8 +12,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/larder-registry/larder/test/registry"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/test/registry"
 )
 
 // addLarder gives the registry the image under test, from its OCI archive, as a

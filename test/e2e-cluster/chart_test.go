@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -50,24 +52,22 @@ spec:
 // chart installs everything with Helm.
 func chart(t *testing.T, s *suite) {
 	dir := t.TempDir()
-	cert, key := s.ca.server(t, central, "larder-central.larder.svc")
-	write(t, filepath.Join(dir, "tls.crt"), string(cert))
-	write(t, filepath.Join(dir, "tls.key"), string(key))
-	write(t, filepath.Join(s.dir, "disk", "empty"), "")
-	await(t, "the end of the old namespace", func() error {
-		_, err := s.kubectl(t, "", "create", "namespace", namespace)
+	s.ca.Write(t, dir, central, "larder-central.larder.svc")
+	write(t, filepath.Join(s.Dir, "disk", "empty"), "")
+	process.Await(t, "the end of the old namespace", func(context.Context) error {
+		_, err := s.Kubectl(t, "", "create", "namespace", namespace)
 		return err
 	})
-	s.do(t, "create", "secret", "tls", "registry-tls", "--namespace", namespace,
+	s.Do(t, "create", "secret", "tls", "registry-tls", "--namespace", namespace,
 		"--cert", filepath.Join(dir, "tls.crt"), "--key", filepath.Join(dir, "tls.key"))
-	s.do(t, "create", "secret", "generic", "registry-user", "--namespace", namespace,
+	s.Do(t, "create", "secret", "generic", "registry-user", "--namespace", namespace,
 		"--from-literal=username=admin", "--from-literal=password="+pusher)
-	s.apply(t, fmt.Sprintf(volume, filepath.Join(s.dir, "disk"), nodeName), "apply", "-f", "-")
-	write(t, filepath.Join(s.dir, "values.yaml"), values)
-	s.upgrade(t, "--install", "--values", filepath.Join(s.dir, "values.yaml"))
+	s.DoWith(t, fmt.Sprintf(volume, filepath.Join(s.Dir, "disk"), nodeName), "apply", "-f", "-")
+	write(t, filepath.Join(s.Dir, "values.yaml"), values)
+	s.upgrade(t, "--install", "--values", filepath.Join(s.Dir, "values.yaml"))
 	s.mirrorReady(t)
 	for _, object := range []string{"statefulset/larder-central", "deployment/larder-webhook"} {
-		s.do(t, "rollout", "status", "--namespace", namespace, object, "--timeout", patience.String())
+		s.Do(t, "rollout", "status", "--namespace", namespace, object, "--timeout", process.Patience.String())
 	}
 }
 
@@ -75,7 +75,7 @@ func chart(t *testing.T, s *suite) {
 func (s *suite) upgrade(t *testing.T, args ...string) {
 	t.Helper()
 	args = append([]string{"upgrade", "larder", "../../manifests/chart", "--namespace", namespace}, args...)
-	if _, err := s.tool(t, filepath.Join(*binFlag, "helm"), "", args...); err != nil {
+	if _, err := s.Tool(t, filepath.Join(*binFlag, "helm"), "", args...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -84,25 +84,25 @@ func (s *suite) upgrade(t *testing.T, args ...string) {
 // to the node through its mirror.
 func push(t *testing.T, s *suite) {
 	// What a user's DNS does. A pod has the node's names as they were when it began.
-	ip := s.do(t, "get", "service", "larder-central", "--namespace", namespace, "-o", "jsonpath={.spec.clusterIP}")
+	ip := s.Do(t, "get", "service", "larder-central", "--namespace", namespace, "-o", "jsonpath={.spec.clusterIP}")
 	names, err := os.ReadFile("/etc/hosts")
 	if err != nil {
 		t.Fatal(err)
 	}
 	appendTo(t, "/etc/hosts", ip+" "+central+"\n")
 	t.Cleanup(func() { write(t, "/etc/hosts", string(names)) })
-	s.do(t, "rollout", "restart", "--namespace", namespace, "daemonset/larder-mirror")
+	s.Do(t, "rollout", "restart", "--namespace", namespace, "daemonset/larder-mirror")
 	s.mirrorReady(t)
 
 	const image = central + "/team/app:1"
 	crane := filepath.Join(*binFlag, "crane")
-	if out, err := s.tool(t, crane, "", "copy", example+"/pushed:1", image); err == nil {
+	if out, err := s.Tool(t, crane, "", "copy", example+"/pushed:1", image); err == nil {
 		t.Fatalf("anybody may push: %s", out)
 	}
-	if _, err := s.tool(t, crane, pusher, "auth", "login", central, "--username", "admin", "--password-stdin"); err != nil {
+	if _, err := s.Tool(t, crane, pusher, "auth", "login", central, "--username", "admin", "--password-stdin"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.tool(t, crane, "", "copy", example+"/pushed:1", image); err != nil {
+	if _, err := s.Tool(t, crane, "", "copy", example+"/pushed:1", image); err != nil {
 		t.Fatal(err)
 	}
 	s.namespace(t, "pushed")
@@ -133,7 +133,7 @@ func webhook(t *testing.T, s *suite) {
 			"denied": example + "/before:1", "unknown": "docker.io/library/nginx:1", "neighbour": central + "/teams/app:1",
 		} {
 			bad := pod{namespace: "judged", name: name, image: image}
-			out, err := s.kubectl(t, bad.object(t), "apply", "-f", "-")
+			out, err := s.Kubectl(t, bad.object(t), "apply", "-f", "-")
 			if err == nil || !strings.Contains(out, `admission webhook "pods.images.larder" denied the request`) || !strings.Contains(out, image) {
 				t.Errorf("%s: %v: %s", image, err, out)
 			}
@@ -156,12 +156,12 @@ func webhook(t *testing.T, s *suite) {
 		t.Fatalf("no webhook among %v", pids)
 	}
 	// Until kubelet has noticed, the Service leads to the dead one now and then.
-	await(t, "the webhook that is left", func() error {
-		_, err := s.kubectl(t, good.object(t), "apply", "--dry-run=server", "-f", "-")
+	process.Await(t, "the webhook that is left", func(context.Context) error {
+		_, err := s.Kubectl(t, good.object(t), "apply", "--dry-run=server", "-f", "-")
 		return err
 	})
-	await(t, "two webhooks", func() error {
-		out, err := s.kubectl(t, "", "get", "deployment", "larder-webhook", "--namespace", namespace, "-o", "jsonpath={.status.availableReplicas}")
+	process.Await(t, "two webhooks", func(context.Context) error {
+		out, err := s.Kubectl(t, "", "get", "deployment", "larder-webhook", "--namespace", namespace, "-o", "jsonpath={.status.availableReplicas}")
 		if err == nil && out != "2" {
 			err = errors.New(out + " are available")
 		}
@@ -169,7 +169,7 @@ func webhook(t *testing.T, s *suite) {
 	})
 	judge()
 	// Nobody is kept from repairing Larder itself, or the cluster.
-	s.do(t, "run", "tool", "--namespace", "kube-system", "--image", "docker.io/library/nginx:1", "--dry-run=server")
+	s.Do(t, "run", "tool", "--namespace", "kube-system", "--image", "docker.io/library/nginx:1", "--dry-run=server")
 }
 
 // shared is the control of private: told to share what it keeps, the mirror
@@ -192,10 +192,10 @@ func shared(t *testing.T, s *suite) {
 func uninstallChart(t *testing.T, s *suite) {
 	s.upgrade(t, "--reuse-values", "--set", "init.undo=true")
 	s.mirrorReady(t)
-	t.Logf("init said:\n%s", s.do(t, "logs", "--namespace", namespace, "daemonset/larder-mirror", "--container", "init"))
-	if _, err := s.tool(t, filepath.Join(*binFlag, "helm"), "", "uninstall", "larder", "--namespace", namespace, "--wait"); err != nil {
+	t.Logf("init said:\n%s", s.Do(t, "logs", "--namespace", namespace, "daemonset/larder-mirror", "--container", "init"))
+	if _, err := s.Tool(t, filepath.Join(*binFlag, "helm"), "", "uninstall", "larder", "--namespace", namespace, "--wait"); err != nil {
 		t.Fatal(err)
 	}
-	s.do(t, "delete", "namespace", namespace)
+	s.Do(t, "delete", "namespace", namespace)
 	s.asBefore(t)
 }

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/larder-registry/larder/test/registry"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/test/authority"
+	"github.com/larder-registry/larder/test/registry"
 )
 
 const mebibyte = 1 << 20
@@ -14,16 +16,20 @@ const mebibyte = 1 << 20
 type suite struct {
 	*cluster
 	up        *registry.Server
-	ca        *authority
+	ca        *authority.Authority
 	untouched snapshot // the node before Larder
 	appLayer  digest.Digest
 }
 
 // TestCluster is one story in parts: each goes on where the one before ended.
 func TestCluster(t *testing.T) {
-	s := &suite{up: startUpstream(t), ca: newAuthority(t)}
-	trust(t, s.ca.pem())
-	authorities := bytes.Join([][]byte{s.up.CAPEM(), s.ca.pem()}, nil)
+	ca, err := authority.New("cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &suite{up: startUpstream(t), ca: ca}
+	trust(t, s.ca.PEM())
+	authorities := bytes.Join([][]byte{s.up.CAPEM(), s.ca.PEM()}, nil)
 	addLarder(t, s.up, "larder-registry/larder", "v0.1.0", "first", authorities)
 	addLarder(t, s.up, "larder-registry/larder", "0.1.1", "second", authorities)
 	s.up.SetAnonymous(append([]string{"larder-registry/larder"}, s.addPublic(t)...)...)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-registry/larder/test/process"
 	"github.com/larder-registry/larder/test/registry"
 )
 
@@ -35,7 +37,7 @@ func (s *suite) gather(t *testing.T, name string) (all []pod) {
 		all = append(all, p)
 		objects = append(objects, p.object(t))
 	}
-	s.apply(t, strings.Join(objects, "\n---\n"), "apply", "-f", "-")
+	s.DoWith(t, strings.Join(objects, "\n---\n"), "apply", "-f", "-")
 	return all
 }
 
@@ -43,7 +45,7 @@ func (s *suite) gather(t *testing.T, name string) (all []pod) {
 func (s *suite) waiting(t *testing.T, all []pod) (n int) {
 	t.Helper()
 	for _, p := range all {
-		running, _, _, err := s.state(p)
+		running, _, _, err := s.state(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,14 +83,14 @@ func (s *suite) arrived(t *testing.T, name string, all []pod) (past int) {
 		}
 	}
 	s.up.Shape(0, 0)
-	s.do(t, "delete", "namespace", name)
+	s.Do(t, "delete", "namespace", name)
 	return past
 }
 
 // somebodyPulls waits until the mirror answers a pull, or few are left to do so.
 func (s *suite) somebodyPulls(t *testing.T, all []pod) (somebody bool) {
 	t.Helper()
-	await(t, "a pull through the mirror", func() error {
+	process.Await(t, "a pull through the mirror", func(context.Context) error {
 		samples, err := metrics()
 		if err != nil {
 			return err
@@ -111,7 +113,7 @@ func killed(t *testing.T, s *suite) {
 	for s.somebodyPulls(t, all) {
 		kill(t, pid)
 		old := pid
-		await(t, "the end of the mirror", func() error {
+		process.Await(t, "the end of the mirror", func(context.Context) error {
 			if now, err := mirrorPID(); err == nil && now == old {
 				return fmt.Errorf("process %d is there", old)
 			}
@@ -147,7 +149,7 @@ func rolled(t *testing.T, s *suite) {
 			t.Error("the crowd was too small: nobody pulls any more")
 		}
 		began := time.Now()
-		s.do(t, args...)
+		s.Do(t, args...)
 		s.mirrorReady(t)
 		took = append(took, time.Since(began).Round(10*time.Millisecond))
 	}
@@ -165,7 +167,7 @@ func (s *suite) memory(t *testing.T) {
 			Memory struct{ WorkingSetBytes, RSSBytes int64 }
 		}
 	}
-	if err := s.get("/api/v1/nodes/"+nodeName+"/proxy/stats/summary", &summary); err != nil {
+	if err := s.Get(t.Context(), "/api/v1/nodes/"+nodeName+"/proxy/stats/summary", &summary); err != nil {
 		t.Fatal(err)
 	}
 	pid, err := mirrorPID()

@@ -7,8 +7,9 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/larder-registry/larder/test/registry"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/test/registry"
 )
 
 // descriptor names content, as in the image spec.

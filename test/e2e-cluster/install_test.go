@@ -15,7 +15,7 @@ const appLayer = 20 * mebibyte
 // install applies the rendered manifests, as they are.
 func install(t *testing.T, s *suite) {
 	began := time.Now()
-	s.do(t, "apply", "-k", "../../manifests/mirror")
+	s.Do(t, "apply", "-k", "../../manifests/mirror")
 	s.mirrorReady(t)
 	t.Logf("from kubectl apply to a ready DaemonSet, image and all: %v", time.Since(began).Round(10*time.Millisecond))
 	hosts, err := os.ReadFile(hostsTOML)
@@ -46,7 +46,7 @@ func accepted(t *testing.T, s *suite) {
 		t.Fatalf("only %q are there", files)
 	}
 	for _, file := range files {
-		out, err := s.kubectl(t, "", "apply", "--dry-run=server", "-k", filepath.Dir(file))
+		out, err := s.Kubectl(t, "", "apply", "--dry-run=server", "-k", filepath.Dir(file))
 		if err != nil {
 			t.Errorf("%s: %v", file, err)
 		}

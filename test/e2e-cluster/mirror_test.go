@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // What the chart makes of a release named larder.
@@ -26,7 +29,7 @@ const (
 // mirrorReady waits until the DaemonSet's pod, as it is to be now, is ready.
 func (c *cluster) mirrorReady(t testing.TB) {
 	t.Helper()
-	await(t, "the DaemonSet", func() error {
+	process.Await(t, "the DaemonSet", func(ctx context.Context) error {
 		var d struct {
 			Metadata struct{ Generation int64 }
 			Status   struct {
@@ -34,7 +37,7 @@ func (c *cluster) mirrorReady(t testing.TB) {
 				DesiredNumberScheduled, UpdatedNumberScheduled, NumberReady, NumberAvailable int
 			}
 		}
-		err := c.get(daemonSet, &d)
+		err := c.Get(ctx, daemonSet, &d)
 		if s := d.Status; err == nil && (s.ObservedGeneration < d.Metadata.Generation || s.DesiredNumberScheduled != 1 ||
 			s.UpdatedNumberScheduled != 1 || s.NumberReady != 1 || s.NumberAvailable != 1) {
 			err = fmt.Errorf("%+v", d)
@@ -88,7 +91,7 @@ func answering(t testing.TB) (pid int, took time.Duration) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	await(t, "the mirror", func() error {
+	process.Await(t, "the mirror", func(context.Context) error {
 		for {
 			resp, err := http.Get(admins + "/readyz")
 			if err == nil {

@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"testing"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // The settings of the node's programs. containerd's are those of a node as it
@@ -59,21 +61,15 @@ func (c *cluster) startNode(t testing.TB, pause string) {
 	write(t, "/etc/containerd/config.toml", fmt.Sprintf(containerdConfig, pause))
 	write(t, "/etc/cni/net.d/10-pods.conflist", fmt.Sprintf(cniConfig, pods))
 	c.containerd = spawn(t, filepath.Join(*binFlag, "containerd"))
-	await(t, "containerd", func() error {
-		conn, err := net.Dial("unix", "/run/containerd/containerd.sock")
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	})
-	in := func(name string) string { return filepath.Join(c.dir, name) }
+	c.containerd.Await(t, "containerd", process.Listens("unix", "/run/containerd/containerd.sock"))
+	in := func(name string) string { return filepath.Join(c.Dir, name) }
 	write(t, in("kubelet.yaml"), fmt.Sprintf(kubeletConfig, filepath.Join(*logsFlag, "pods")))
 	write(t, in("proxy.yaml"), fmt.Sprintf(proxyConfig, pods, nodeName, in("admin.kubeconfig")))
 	spawn(t, program("kube-proxy"), "--config", in("proxy.yaml"))
 	spawn(t, program("kubelet"), "--config", in("kubelet.yaml"), "--kubeconfig", in("kubelet.kubeconfig"),
 		"--hostname-override", nodeName, "--node-ip", nodeIP)
-	await(t, "the node", func() error {
-		out, err := c.kubectl(t, "", "get", "node", nodeName, "-o",
+	process.Await(t, "the node", func(context.Context) error {
+		out, err := c.Kubectl(t, "", "get", "node", nodeName, "-o",
 			`jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].message} {.spec.taints}`)
 		if err == nil && out[:min(5, len(out))] != "True " {
 			err = fmt.Errorf("%s", out)

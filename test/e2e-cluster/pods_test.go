@@ -1,11 +1,14 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/test/process"
 )
 
 // pod describes a pod to run.
@@ -47,14 +50,14 @@ type podStatus struct {
 // start makes a pod.
 func (c *cluster) start(t testing.TB, p pod) {
 	t.Helper()
-	c.apply(t, p.object(t), "apply", "-f", "-")
+	c.DoWith(t, p.object(t), "apply", "-f", "-")
 }
 
 // state tells how far a pod is: running, refused (its image cannot be pulled;
 // why has the words) or neither yet.
-func (c *cluster) state(p pod) (running, refused bool, why string, err error) {
+func (c *cluster) state(ctx context.Context, p pod) (running, refused bool, why string, err error) {
 	var s podStatus
-	if err := c.get("/api/v1/namespaces/"+p.namespace+"/pods/"+p.name, &s); err != nil {
+	if err := c.Get(ctx, "/api/v1/namespaces/"+p.namespace+"/pods/"+p.name, &s); err != nil {
 		return false, false, "", err
 	}
 	why = s.Status.Phase
@@ -73,8 +76,8 @@ func (c *cluster) state(p pod) (running, refused bool, why string, err error) {
 // runs waits until a pod runs.
 func (c *cluster) runs(t testing.TB, p pod) {
 	t.Helper()
-	await(t, "pod "+p.namespace+"/"+p.name, func() error {
-		running, _, why, err := c.state(p)
+	process.Await(t, "pod "+p.namespace+"/"+p.name, func(ctx context.Context) error {
+		running, _, why, err := c.state(ctx, p)
 		if err == nil && !running {
 			err = errors.New(why)
 		}
@@ -86,8 +89,8 @@ func (c *cluster) runs(t testing.TB, p pod) {
 // fails the test when the pod runs instead.
 func (c *cluster) isRefused(t testing.TB, p pod) (reason string) {
 	t.Helper()
-	await(t, "the refusal of pod "+p.namespace+"/"+p.name, func() error {
-		running, refused, why, err := c.state(p)
+	process.Await(t, "the refusal of pod "+p.namespace+"/"+p.name, func(ctx context.Context) error {
+		running, refused, why, err := c.state(ctx, p)
 		if running {
 			t.Fatalf("pod %s/%s runs", p.namespace, p.name)
 		}
@@ -104,7 +107,7 @@ func (c *cluster) isRefused(t testing.TB, p pod) (reason string) {
 func (c *cluster) remove(t testing.TB, all ...pod) {
 	t.Helper()
 	for _, p := range all {
-		c.do(t, "delete", "pod", "--namespace", p.namespace, p.name, "--wait")
+		c.Do(t, "delete", "pod", "--namespace", p.namespace, p.name, "--wait")
 	}
 }
 
@@ -114,7 +117,7 @@ func (c *cluster) remove(t testing.TB, all ...pod) {
 func (c *cluster) forget(t testing.TB, image string) {
 	t.Helper()
 	ctr := func(args ...string) string {
-		out, err := c.tool(t, filepath.Join(*binFlag, "ctr"), "", append([]string{"--namespace", "k8s.io"}, args...)...)
+		out, err := c.Tool(t, filepath.Join(*binFlag, "ctr"), "", append([]string{"--namespace", "k8s.io"}, args...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +135,7 @@ func (c *cluster) forget(t testing.TB, image string) {
 	for line := range strings.Lines(ctr("containers", "ls")) {
 		if words := strings.Fields(line); len(words) > 1 && digests[words[1]] == digests[image] {
 			// kubelet may be first.
-			if _, err := c.tool(t, filepath.Join(*binFlag, "ctr"), "", "--namespace", "k8s.io", "containers", "rm", words[0]); err != nil && !strings.Contains(err.Error(), "not found") {
+			if _, err := c.Tool(t, filepath.Join(*binFlag, "ctr"), "", "--namespace", "k8s.io", "containers", "rm", words[0]); err != nil && !strings.Contains(err.Error(), "not found") {
 				t.Fatal(err)
 			}
 		}
@@ -157,7 +160,7 @@ type event struct {
 func (c *cluster) events(t testing.TB, namespace, reason string) (all []event) {
 	t.Helper()
 	var list struct{ Items []event }
-	if err := c.get("/api/v1/namespaces/"+namespace+"/events?fieldSelector=reason="+reason, &list); err != nil {
+	if err := c.Get(t.Context(), "/api/v1/namespaces/"+namespace+"/events?fieldSelector=reason="+reason, &list); err != nil {
 		t.Fatal(err)
 	}
 	return list.Items
@@ -166,8 +169,8 @@ func (c *cluster) events(t testing.TB, namespace, reason string) (all []event) {
 // namespace makes one.
 func (c *cluster) namespace(t testing.TB, name string) {
 	t.Helper()
-	c.do(t, "create", "namespace", name)
-	await(t, "the service account of "+name, func() error {
-		return c.get(fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/default", name), &struct{}{})
+	c.Do(t, "create", "namespace", name)
+	process.Await(t, "the service account of "+name, func(ctx context.Context) error {
+		return c.Get(ctx, fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/default", name), &struct{}{})
 	})
 }

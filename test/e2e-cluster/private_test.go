@@ -70,6 +70,6 @@ func private(t *testing.T, s *suite) {
 // secret makes a pull secret.
 func (s *suite) secret(t *testing.T, namespace, name, host, user, password string) {
 	t.Helper()
-	s.do(t, "create", "secret", "docker-registry", name, "--namespace", namespace,
+	s.Do(t, "create", "secret", "docker-registry", name, "--namespace", namespace,
 		"--docker-server", host, "--docker-username", user, fmt.Sprintf("--docker-password=%s", password))
 }

@@ -9,12 +9,12 @@ import (
 
 // uninstall takes the manifests back: first what init did, then the rest.
 func uninstall(t *testing.T, s *suite) {
-	s.do(t, "apply", "-k", "../../manifests/overlays/undo")
+	s.Do(t, "apply", "-k", "../../manifests/overlays/undo")
 	s.mirrorReady(t)
 	if _, err := os.Stat(hostsTOML); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("containerd is still told of the mirror: %v", err)
 	}
-	s.do(t, "delete", "-k", "../../manifests/overlays/undo")
+	s.Do(t, "delete", "-k", "../../manifests/overlays/undo")
 	s.asBefore(t)
 }
 
