@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 30s
 GOLANGCI := .cache/golangci-lint
 
-.PHONY: help build test race lint fmt fuzz demo bench bench-cri bench-growth bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-cluster e2e-init vap monitoring-check manifests manifests-check image faults crash model powercut status-check check clean
+.PHONY: help build test race lint fmt fuzz demo bench bench-cri bench-growth bench-micro bench-webhook conformance docs e2e e2e-full e2e-kubernetes e2e-cluster e2e-init vap monitoring-check manifests manifests-check image faults crash model powercut status-check check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ docs: ## every command of the documentation that runs on one machine, those of c
 
 bench-growth: ## how the cost of a cold pull grows with clients, layers and their size (10 GiB at most)
 	test/bench/run -only growth
+
+bench-micro: ## single parts of a pull, ten times; with BASE=revision, before and after (five minutes each)
+	BASE='$(BASE)' test/bench/micro
 
 bench-cri: ## containerd 2 pulls cold through CRI, directly and through the mirror (needs root)
 	test/e2e/run -tags bench -run TestColdPullByCRI

@@ -18,6 +18,7 @@ const (
 // with the blob, but for the few words with which the standard library's
 // sendfile begins anew for each MiB.
 func TestHotBlob(t *testing.T) {
+	exact(t)
 	const small, large = 1 * mib, 17 * mib
 	o := newOrigin(t)
 	mirror := startMirror(t, o)
@@ -26,7 +27,7 @@ func TestHotBlob(t *testing.T) {
 	var targets, ownTargets []string
 	for _, size := range sizes {
 		dgst := o.add(t, size)
-		targets = append(targets, "/v2/f/"+o.host()+"/"+repo+"/blobs/"+dgst.String())
+		targets = append(targets, o.target(dgst))
 		ownTargets = append(ownTargets, "/v2/"+repo+"/blobs/"+dgst.String())
 		var content bytes.Buffer
 		if err := o.write(&content, 0, size); err != nil {
@@ -66,13 +67,14 @@ func TestHotBlob(t *testing.T) {
 // for the machine to say, so the bound leaves room. What the transport to the
 // upstream allocates is not counted.
 func TestColdBlob(t *testing.T) {
+	exact(t)
 	const small, large = 4 * mib, 20 * mib
 	o := newOrigin(t)
 	c := dial(t, "127.0.0.2", startMirror(t, o))
 	var cost []spent
 	for _, size := range []int64{small, large} {
 		for n := range int64(2) { // the first fills the pools
-			target := "/v2/f/" + o.host() + "/" + repo + "/blobs/" + o.add(t, size+n).String()
+			target := o.target(o.add(t, size+n))
 			got := allocated(func() { c.pull(t, o, target, size+n) }, answers, fills, fetches)
 			if n > 0 {
 				cost = append(cost, got)

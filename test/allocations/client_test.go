@@ -20,7 +20,7 @@ type client struct {
 
 // dial connects from an address of this host. From the one the server listens on
 // the client is nearby; from any other it is as remote as one across a network.
-func dial(t *testing.T, from, addr string) *client {
+func dial(t testing.TB, from, addr string) *client {
 	t.Helper()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	conn, err := dialer.DialContext(t.Context(), "tcp", addr)
@@ -32,7 +32,7 @@ func dial(t *testing.T, from, addr string) *client {
 }
 
 // pull gets a blob of size bytes and compares them with o's.
-func (c *client) pull(t *testing.T, o *origin, target string, size int64) {
+func (c *client) pull(t testing.TB, o *origin, target string, size int64) {
 	t.Helper()
 	if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)

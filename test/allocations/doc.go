@@ -4,6 +4,6 @@
 // it is still arriving. Memory that is allocated for each piece sent is what
 // turns a busy mirror's processor time into garbage collection.
 //
-// It has tests only: Debian's nginx and others are compared in test/bench, and
-// single parts have benchmarks of their own (make bench-micro).
+// What such a pull takes in all is measured by the benchmarks here, which make
+// bench-micro runs with those of single parts; test/bench compares servers.
 package allocations

@@ -1,13 +1,9 @@
 package allocations
 
 import (
-	"runtime"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
-	runtime.MemProfileRate = 1 // every allocation, with its stack
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/internal/oci"
 )
 
 const mib = 1 << 20
@@ -33,23 +35,32 @@ func pattern() []byte {
 type origin struct {
 	*httptest.Server
 	pattern []byte
+	// manifest is what it has beside blobs. The last half MiB of a blob
+	// waits for gate, if that is not nil.
+	manifest []byte
+	gate     chan struct{}
 
 	mu    sync.Mutex
 	sizes map[digest.Digest]int64
 }
 
-func newOrigin(t *testing.T) *origin {
+func newOrigin(t testing.TB) *origin {
 	o := &origin{pattern: pattern(), sizes: map[digest.Digest]int64{}}
 	o.Server = httptest.NewServer(o)
 	t.Cleanup(o.Close)
 	return o
 }
 
+// target is what to ask a mirror for to get a blob.
+func (o *origin) target(dgst digest.Digest) string {
+	return "/v2/f/" + o.host() + "/" + repo + "/blobs/" + dgst.String()
+}
+
 // host is how the mirror names it.
 func (o *origin) host() string { return strings.TrimPrefix(o.URL, "http://") }
 
 // add adds a blob of size bytes.
-func (o *origin) add(t *testing.T, size int64) digest.Digest {
+func (o *origin) add(t testing.TB, size int64) digest.Digest {
 	t.Helper()
 	sum := sha256.New()
 	if err := o.write(sum, 0, size); err != nil {
@@ -67,6 +78,11 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	size, ok := o.sizes[digest.Digest(r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:])]
 	o.mu.Unlock()
+	if strings.Contains(r.URL.Path, "/manifests/") {
+		w.Header().Set("Content-Type", oci.MediaTypeManifest)
+		_, _ = w.Write(o.manifest)
+		return
+	}
 	if !ok {
 		w.WriteHeader(http.StatusNotFound)
 		return
@@ -84,6 +100,13 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", strconv.FormatInt(end-start, 10))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
+		if o.gate != nil {
+			free := max(start, min(end, size-mib/2))
+			_ = o.write(w, start, free)
+			_ = http.NewResponseController(w).Flush()
+			<-o.gate
+			start = free
+		}
 		_ = o.write(w, start, end) // the mirror leaves when it has enough
 	}
 }

@@ -20,9 +20,14 @@ import (
 
 const repo = "team/app"
 
-// startMirror serves a mirror of o, put together as the node's is, and returns
-// where.
-func startMirror(t *testing.T, o *origin) (addr string) {
+// startMirror serves a mirror of o and returns where.
+func startMirror(t testing.TB, o *origin) (addr string) {
+	t.Helper()
+	return serve(t, mirrorHandler(t, o), quiet())
+}
+
+// mirrorHandler is a mirror of o, put together as the node's is.
+func mirrorHandler(t testing.TB, o *origin) http.Handler {
 	t.Helper()
 	log := quiet()
 	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), MinFree: store.Bytes(0), Log: log})
@@ -52,12 +57,12 @@ func startMirror(t *testing.T, o *origin) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, h, log)
+	return h
 }
 
 // startCentral serves a registry that anybody may do everything with, and
 // returns it and where.
-func startCentral(t *testing.T) (c *central.Central, addr string) {
+func startCentral(t testing.TB) (c *central.Central, addr string) {
 	t.Helper()
 	log, dir := quiet(), t.TempDir()
 	ledger, err := store.OpenLedger(filepath.Join(dir, "index"), nil)
@@ -96,7 +101,7 @@ func (anybody) Name() string                                 { return "anybody" 
 func (anybody) May(context.Context, string, oci.Action) bool { return true }
 
 // serve serves h until the test ends.
-func serve(t *testing.T, h http.Handler, log *logrus.Entry) (addr string) {
+func serve(t testing.TB, h http.Handler, log *logrus.Entry) (addr string) {
 	server := httptest.NewUnstartedServer(h)
 	server.Config = ociserver.NewServer(h, log)
 	server.Start()

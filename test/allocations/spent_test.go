@@ -10,6 +10,13 @@ import (
 // spent is what was allocated: how often, and how many bytes.
 type spent struct{ times, bytes int64 }
 
+// exact has every allocation noted with its stack until t ends.
+func exact(t *testing.T) {
+	rate := runtime.MemProfileRate
+	runtime.MemProfileRate = 1
+	t.Cleanup(func() { runtime.MemProfileRate = rate })
+}
+
 // allocated returns what run allocated in calls that came through one of the
 // functions named. Whose stack an allocation is on tells whose it is, in a
 // process in which others allocate, too: the client, the index, the upstream.
