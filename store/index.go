@@ -226,18 +226,6 @@ func (s *Store) restore(k key, value []byte) bool {
 	return true
 }
 
-// early reports whether what memory holds under k speaks of content that is not
-// on disk yet. Were it written now, a crash could leave a tag that means nothing
-// where there was one that did. Store.mu is held.
-func (s *Store) early(k key) bool {
-	dgst := digest.Digest(k.item)
-	if repo := s.repos[k.name]; k.kind == kindTag && repo != nil {
-		dgst = repo.tags[k.item].Digest
-	}
-	rec := s.blobs[dgst]
-	return rec != nil && rec.pending != nil
-}
-
 // index writes behind memory. Its methods are safe after a failure to open:
 // then memory is all there is.
 type index struct {

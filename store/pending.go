@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // A client that is to have an image manifest does not wait for a disk. So what
@@ -163,4 +165,16 @@ func (s *Store) endPending(i *Ingest) {
 	defer s.mu.Unlock()
 	s.pending.count--
 	s.pending.bytes -= i.size
+}
+
+// early reports whether what memory holds under k speaks of content that is not
+// on disk yet. Were it written now, a crash could leave a tag that means nothing
+// where there was one that did. Store.mu is held.
+func (s *Store) early(k key) bool {
+	dgst := digest.Digest(k.item)
+	if repo := s.repos[k.name]; k.kind == kindTag && repo != nil {
+		dgst = repo.tags[k.item].Digest
+	}
+	rec := s.blobs[dgst]
+	return rec != nil && rec.pending != nil
 }
