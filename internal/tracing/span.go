@@ -15,7 +15,7 @@ type Span struct{ span trace.Span }
 // Attr is something a span says of itself.
 type Attr = attribute.KeyValue
 
-// String is an attribute with a text; what is beyond 256 bytes is cut.
+// String is an attribute with a text; what is beyond 256 characters is cut.
 func String(key, value string) Attr { return attribute.String(key, value) }
 
 // Int is an attribute with a number.

@@ -14,7 +14,7 @@
 // form (encode.go, protocol version 1).
 //
 // A span never holds a credential, a query string or an address of a client, and
-// its texts are cut at 256 bytes. Nothing is sent along to upstreams: who pulls
+// its texts are cut at 256 characters. Nothing is sent along to upstreams: who pulls
 // what is not theirs to join.
 package tracing
 
@@ -55,10 +55,13 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// What a span may hold: 256 bytes of any text, 32 attributes and 32 links.
+// What a span may hold: 256 characters of any text, 32 attributes and 32 links,
+// and of what a client has to say to its own tracing (tracestate) the 512 bytes
+// that W3C Trace Context wants kept ("tracestate Limits"); more is left out whole.
 const (
 	maxText  = 256
 	maxParts = 32
+	maxState = 512
 )
 
 // Tracer makes the first span of each request. A nil Tracer makes none.
@@ -116,6 +119,9 @@ func (t *Tracer) Receive(ctx context.Context, header http.Header, name string, a
 		return ctx, Span{}
 	}
 	parent := propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(header))
+	if client := trace.SpanContextFromContext(parent); len(client.TraceState().String()) > maxState {
+		parent = trace.ContextWithRemoteSpanContext(parent, client.WithTraceState(trace.TraceState{}))
+	}
 	inner, span := t.tracer.Start(parent, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(at))
 	if !span.IsRecording() {
 		return ctx, Span{}

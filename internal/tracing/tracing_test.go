@@ -27,6 +27,7 @@ const patience = time.Minute
 // span is what a collector reads of a span.
 type span struct {
 	TraceID, SpanID, ParentSpanID, Name string
+	TraceState                          string
 	Kind                                int
 	StartTimeUnixNano, EndTimeUnixNano  string
 	Attributes                          []struct {
@@ -227,6 +228,30 @@ func TestSampling(t *testing.T) {
 }
 
 // TestOff: without a tracer everything can be done, and costs nothing.
+// TestWhatAClientTellsItsTracing is kept up to a bound, and joining its trace does
+// not depend on it.
+func TestWhatAClientTellsItsTracing(t *testing.T) {
+	c := startCollector(t)
+	tr := newTracer(t, c.URL, 1)
+	long := make([]string, 4)
+	for i := range long {
+		long[i] = string('a'+rune(i)) + "=" + strings.Repeat("x", 200)
+	}
+	for name, state := range map[string]string{"short": "a=b", "long": strings.Join(long, ",")} {
+		_, span := tr.Receive(t.Context(), http.Header{
+			"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, "Tracestate": {state},
+		}, name, time.Now())
+		span.End()
+	}
+	tr.close(t)
+	got := c.named()
+	for name, want := range map[string]string{"short": "a=b", "long": ""} {
+		if s := got[name]; s.TraceState != want || s.ParentSpanID != "b7ad6b7169203331" {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}
+
 func TestOff(t *testing.T) {
 	var off *tracing.Tracer
 	header := http.Header{"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}
