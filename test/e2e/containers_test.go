@@ -84,7 +84,13 @@ func (n podmanNode) check(t *testing.T, img image) {
 		t.Errorf("podman has image %s, want %s", got, img.config)
 	}
 	podman("save", "--quiet", "--format", "oci-dir", "--output", n.home+"/saved", n.ref)
-	files, err := filepath.Glob(n.home + "/saved/blobs/sha256/*")
+	savedHolds(t, n.home+"/saved", img)
+}
+
+// savedHolds makes sure that the layers of an image that podman saved are right.
+func savedHolds(t *testing.T, saved string, img image) {
+	t.Helper()
+	files, err := filepath.Glob(saved + "/blobs/sha256/*")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,21 +123,5 @@ func (n *podmanMachine) pull(t *testing.T, tag string, img image) {
 	if _, err := n.run(ctx, "/usr/bin/podman", "save", "--quiet", "--format", "oci-dir", "--output", saved, ref); err != nil {
 		t.Fatal(err)
 	}
-	held := map[string]bool{}
-	blobs, err := filepath.Glob(saved + "/blobs/sha256/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range blobs {
-		dgst, err := unpackedSum(file)
-		if err != nil {
-			t.Error(err)
-		}
-		held[dgst] = true
-	}
-	for _, dgst := range img.layers {
-		if !held[dgst] {
-			t.Errorf("podman lacks %s, and has %v", dgst, held)
-		}
-	}
+	savedHolds(t, saved, img)
 }

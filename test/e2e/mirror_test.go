@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/larder-registry/larder/test/process"
@@ -20,20 +21,22 @@ type mirror struct {
 const pathName = "127.0.0.1"
 
 // startMirror starts a mirror for the registry at upstream, under that name and
-// as pathName, and waits until it is ready.
-func startMirror(t *testing.T, upstream string) *mirror {
+// as pathName, with further settings of registry_proxies, and waits until it is
+// ready.
+func startMirror(t *testing.T, upstream string, settings ...string) *mirror {
 	t.Helper()
 	m := &mirror{addr: process.Addr(t), admin: process.Addr(t), dir: scratch(t)}
 	write(t, m.dir, "larder.yaml", fmt.Sprintf(`registry_proxies:
   max_size: 1GiB
   min_free: 1%%
+  %s
   registries:
     - host: %q
       insecure: true
     - host: %q
       insecure: true
       endpoints: ["http://%s"]
-`, upstream, pathName, upstream))
+`, strings.Join(settings, "\n  "), upstream, pathName, upstream))
 	m.start(t)
 	return m
 }

@@ -21,7 +21,7 @@ func TestPrivateImagesOfOthers(t *testing.T) {
 			// A name without a port, which the path form can carry.
 			name := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 			up, img := startPrivateRegistry(t, name+":80", false)
-			l := &leakTest{upstream: up, img: img, mirror: startPrivateMirror(t, name)}
+			l := &leakTest{upstream: up, img: img, mirror: startMirror(t, name, shortProofs)}
 			for _, dgst := range img.all() {
 				kind := "blobs"
 				if dgst == img.index || dgst == img.manifest {

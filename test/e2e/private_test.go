@@ -47,7 +47,7 @@ func TestPrivateImages(t *testing.T) {
 			t.Parallel()
 			l := &leakTest{kind: row.kind}
 			l.upstream, l.img = startPrivateRegistry(t, process.Addr(t), row.tokens)
-			l.mirror = startPrivateMirror(t, l.upstream.addr)
+			l.mirror = startMirror(t, l.upstream.addr, shortProofs)
 			l.run(t)
 		})
 	}
@@ -272,24 +272,4 @@ func (l *leakTest) metrics(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(body)
-}
-
-// startPrivateMirror starts a mirror as startMirror does, with proofs that do
-// not last.
-func startPrivateMirror(t *testing.T, upstream string) *mirror {
-	t.Helper()
-	m := &mirror{addr: process.Addr(t), admin: process.Addr(t), dir: scratch(t)}
-	write(t, m.dir, "larder.yaml", fmt.Sprintf(`registry_proxies:
-  max_size: 1GiB
-  min_free: 1%%
-  %s
-  registries:
-    - host: %q
-      insecure: true
-    - host: %q
-      insecure: true
-      endpoints: ["http://%s"]
-`, shortProofs, upstream, pathName, upstream))
-	m.start(t)
-	return m
 }
