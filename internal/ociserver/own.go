@@ -114,6 +114,10 @@ func (o *own) serve(inner http.ResponseWriter, r *http.Request) {
 	}
 	defer o.account(x.exchange) // also when the connection is broken by a panic
 	x.introduce()
+	// Whoever pushes chooses what content is called; a browser that shows it takes
+	// it for nothing but that, and runs nothing.
+	x.w.Header().Set("Content-Security-Policy", "sandbox")
+	x.w.Header().Set("X-Content-Type-Options", "nosniff")
 	if err == nil {
 		err = o.take(x, query)
 	}

@@ -381,6 +381,25 @@ func (s *ownServer) raw(head string) net.Conn {
 	return conn
 }
 
+// TestALargeManifestIsRefused is a client that sends everything before it reads
+// what it is told.
+func TestALargeManifestIsRefused(t *testing.T) {
+	s := newOwnServer(t, nil)
+	const size = 16 << 20
+	conn := s.raw(fmt.Sprintf("PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\nAuthorization: root\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", oci.MediaTypeManifest, size))
+	if _, err := conn.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != 413 || res.Header.Get("X-Content-Type-Options") != "nosniff" || res.Header.Get("Content-Security-Policy") != "sandbox" {
+		t.Errorf("%d %v", res.StatusCode, res.Header)
+	}
+}
+
 // TestABodyThatBreaksOff is a client that is gone midway, one that stops sending,
 // and one that sends rubbish: what arrived can be gone on with.
 func TestABodyThatBreaksOff(t *testing.T) {

@@ -197,6 +197,7 @@ func (o *own) putManifest(ctx context.Context, x *ownExchange) error {
 // tooLarge refuses a manifest by its size (spec, "Pushing Manifests": 413).
 func (x *ownExchange) tooLarge() error {
 	x.w.Header().Set("Connection", "close") // what else is coming is not read
+	x.body.drain(x.r.ContentLength)
 	err := oci.Errorf(oci.ErrSizeInvalid, "the manifest is larger than %d bytes", oci.MaxManifestSize)
 	x.sendError(err, http.StatusRequestEntityTooLarge, err)
 	return nil
