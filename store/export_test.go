@@ -33,12 +33,12 @@ func Flush(s *Store) error {
 	return s.index.flush()
 }
 
-// settle waits until nothing is pending, for up to a minute; then the test finds
+// settle waits until nothing is pending, for some minutes at most; then the test finds
 // out by itself.
 func settle(s *Store) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for range 60_000 {
+	for range 300_000 {
 		s.mu.Lock()
 		count := s.pending.count
 		s.mu.Unlock()

@@ -181,7 +181,7 @@ func Settled(t testing.TB, dir string) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.NewTimer(time.Minute)
+	deadline := time.NewTimer(5 * time.Minute)
 	defer deadline.Stop()
 	for {
 		left, err := filepath.Glob(filepath.Join(dir, "ingest", "put-*"))

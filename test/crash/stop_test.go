@@ -15,7 +15,7 @@ import (
 func TestStopLosesNothing(t *testing.T) {
 	up := registry.Start(t, registry.Options{})
 	var pool []registry.Image
-	for n := range uint64(20) {
+	for n := range uint64(8) {
 		pool = append(pool, up.AddImage(repo, fmt.Sprint("v", n), registry.NewLayer(100+n, 1000)))
 	}
 	m := newMirror(t, up)

@@ -227,13 +227,13 @@ func (row privateRow) run(t *testing.T, basic bool) {
 	row.checkSecrets(t, l, up)
 }
 
-// awaitFile waits until a blob is on disk, which may be after its client has
-// its last byte.
+// awaitFile waits until a blob or manifest is on disk, which is after its client
+// has its last byte. A disk that others keep busy may take its time.
 func (l *larder) awaitFile(t *testing.T, dgst digest.Digest) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !l.kept(dgst); <-tick.C {
+	for deadline := time.Now().Add(4 * patience); !l.kept(dgst); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s is not kept", dgst)
 		}
