@@ -40,9 +40,9 @@ func settle(s *Store) {
 	defer tick.Stop()
 	for range 300_000 {
 		s.mu.Lock()
-		count := s.pending.count
+		working := s.pending.working
 		s.mu.Unlock()
-		if count == 0 {
+		if !working {
 			return
 		}
 		<-tick.C
