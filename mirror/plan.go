@@ -74,10 +74,9 @@ func (f *fill) plan() {
 		return
 	}
 	if f.noRange {
-		// Through what is held already, rather than from the start once more.
 		from := f.held.run(0)
 		if from < f.size && len(f.fetchers) == 0 && (f.whole || len(f.demands) > 0) {
-			f.launch(&fetcher{pos: from, end: f.size}, oci.Body{})
+			f.fetchGap(&fetcher{pos: from, end: f.size})
 		}
 		return
 	}

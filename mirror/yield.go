@@ -81,6 +81,10 @@ func (f *fill) answered(ft *fetcher, body oci.Body) bool {
 		return false
 	}
 	ft.body, ft.speed = body, speedFrom(ft.pos)
+	if f.noRange && body.Length > ft.end-ft.pos {
+		// All of it comes: rather through what is held than all once more.
+		ft.end = f.size
+	}
 	var old oci.Body
 	if l := ft.lender; l != nil {
 		ft.lender = nil
