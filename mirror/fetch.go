@@ -106,11 +106,7 @@ func (f *fill) claim(ctx context.Context, ft *fetcher, asking bool) (s oci.Span,
 // ignores Range is remembered: from then on the fill has one stream, which is
 // read from the blob's start, what comes before want thrown away.
 func (f *fill) request(ctx context.Context, want oci.Span) (oci.Body, error) {
-	ask := want
-	if want.End == f.size {
-		ask.End = -1
-	}
-	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, ask)
+	body, err := f.m.upstream.Blob(ctx, f.name, f.dgst, want)
 	if err != nil {
 		return oci.Body{}, err
 	}

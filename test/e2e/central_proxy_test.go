@@ -29,19 +29,22 @@ registry_proxies:
 	for _, m := range mirrors[:2] {
 		pullThroughAll(t, m, up.Host(), img)
 	}
-	sent := map[string]int{}
+	sent, parts := map[string]int64{}, map[string]bool{}
 	for _, r := range up.Requests() {
 		if !byMirror(r) {
 			t.Errorf("%s asked the upstream for %s", r.Header.Get("User-Agent"), r.Path)
 		}
 		if r.Method == http.MethodGet && strings.Contains(r.Path, "/blobs/") {
-			sent[r.Path]++
+			sent[r.Path] += r.Sent
+			if part := r.Path + " " + r.Range(); parts[part] {
+				t.Errorf("the upstream was asked twice for %s", part)
+			} else {
+				parts[part] = true
+			}
 		}
 	}
-	for path, n := range sent {
-		if n != 1 {
-			t.Errorf("the upstream was asked %d times for %s", n, path)
-		}
+	if n := sent["/v2/"+repo+"/blobs/"+img.layers[0]]; n != bigLayer {
+		t.Errorf("the upstream sent %d bytes of a layer of %d", n, bigLayer)
 	}
 	if len(sent) < len(img.blobs()) { // ctr also fetches other platforms' configs
 		t.Errorf("the upstream was asked for %d blobs, want %d and more", len(sent), len(img.blobs()))
