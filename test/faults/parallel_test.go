@@ -66,7 +66,7 @@ func TestFaultsUnderParallelFetch(t *testing.T) {
 		"range that is garbage":    {fault: registry.Fault{ContentRange: "bytes all of them", Times: 2, Match: afterFirst}, sees: []string{right}, more: 2 * oneSegment},
 		"range that is not told":   {fault: registry.Fault{ContentRange: "none", Match: afterFirst}, sees: []string{right}},
 		"other bytes than it says": {fault: registry.Fault{Shift: 1000, Times: 1, Match: afterFirst}, sees: []string{spoiled, broken}, more: largeSize},
-		"other content by now":     {fault: registry.Fault{Flip: true, At: mib, Times: 1, Match: afterFirst}, sees: []string{spoiled, broken}, more: largeSize},
+		"other content by now":     {fault: registry.Fault{Flip: true, At: 1000, Times: 1, Match: afterFirst}, sees: []string{spoiled, broken}, more: largeSize},
 		"429 in the middle":        {fault: registry.Fault{Status: http.StatusTooManyRequests, RetryAfter: "1", Times: 4, Match: afterFirst}, sees: []string{right}},
 		"503 in the middle":        {fault: registry.Fault{Status: http.StatusServiceUnavailable, Times: 4, Match: afterFirst}, sees: []string{right}},
 	} {

@@ -229,7 +229,8 @@ func TestWrongBytesAreNotForEver(t *testing.T) {
 		registry.Fault{On: registry.Blobs, Flip: true, At: 1000, Short: layerSize / 2, Times: 1, NoLength: true},
 		registry.Fault{On: registry.Blobs, Method: http.MethodGet, Status: http.StatusNotFound},
 	)
-	if s := l.get(t, blobAsk(up)); s.word != spoiled {
+	// On a busy machine it may have been given up before the client has a status.
+	if s := l.get(t, blobAsk(up)); s.word != spoiled && s.word != "404" {
 		t.Fatalf("%v, want it broken off after a wrong byte", s)
 	}
 	up.Set()
