@@ -16,8 +16,10 @@ const (
 	// progress before the fill fails; maxResumes how often in all.
 	maxBarren  = 3
 	maxResumes = 64
-	// resumePause is waited before the second barren try, and doubles.
+	// resumePause is waited before the second barren try, and doubles up to
+	// mostPause.
 	resumePause = 250 * time.Millisecond
+	mostPause   = 2 * time.Second
 	// maxThrottle is how long an upstream may ask to be left alone in the
 	// middle of a blob before its followers are cut instead.
 	maxThrottle = 10 * time.Second
@@ -192,9 +194,12 @@ func (f *fill) hashHere(ctx context.Context, p []byte, pos int64) {
 // a moment is: a client cut now would be told the same there.
 func (f *fill) mayResume(ctx context.Context, err error, barren int) bool {
 	throttled := errors.Is(err, oci.ErrTooManyRequests)
+	// An endpoint that is not asked just now may have refused this blob's other
+	// streams only, which were one too many for it.
+	resting := oci.Reason(err) == "breaker"
 	f.mu.Lock()
 	f.resumes++
-	tooMany := barren >= maxBarren && !throttled || barren >= 3*maxBarren || f.resumes >= maxResumes
+	tooMany := barren >= maxBarren && !throttled && !resting || barren >= 3*maxBarren || f.resumes >= maxResumes
 	f.mu.Unlock()
 	if ctx.Err() != nil {
 		return false
@@ -207,7 +212,7 @@ func (f *fill) mayResume(ctx context.Context, err error, barren int) bool {
 		return false
 	}
 	if barren > 1 {
-		wait = max(wait, resumePause<<(barren-2))
+		wait = max(wait, min(resumePause<<(barren-2), mostPause))
 	}
 	if barren > 1 || throttled {
 		pause := time.NewTimer(wait)

@@ -4,9 +4,9 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"github.com/larder-registry/larder/internal/oci"
 )
@@ -33,11 +33,8 @@ type question struct {
 // answer's body is closed already.
 func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Response, error) {
 	ctx, span := askSpan(ctx, a, q)
-	ctx, cancel := context.WithCancelCause(withRegistry(withCall(ctx, call{label: a.label}), a.endpoint.base))
-	var conn net.Conn // of the last exchange: not a token server's
-	if q.method == http.MethodGet {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conn = got.Conn }})
-	}
+	asked := call{label: a.label, conn: new(atomic.Pointer[net.Conn])}
+	ctx, cancel := context.WithCancelCause(withRegistry(withCall(ctx, asked), a.endpoint.base))
 	resp, err := c.exchangeOnce(ctx, a, q)
 	if err != nil {
 		cancel(nil)
@@ -51,7 +48,9 @@ func (c *Client) send(ctx context.Context, a *attempt, q question) (*http.Respon
 	}
 	a.ticket.answered()
 	b := c.newBody(ctx, cancel, a, resp)
-	b.conn = conn
+	if conn := asked.conn.Load(); conn != nil {
+		b.conn = *conn
+	}
 	resp.Body = b
 	return resp, nil
 }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/larder-registry/larder/internal/tracing"
@@ -141,6 +143,11 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		transport = x.own
 	}
 	span := wireSpan(req, call)
+	var conn net.Conn
+	if call.conn != nil && req.Method == http.MethodGet {
+		trace := &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conn = got.Conn }}
+		req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
+	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		reason := wireFailure(req.Context(), req.URL.Host, err).reason()
@@ -148,6 +155,9 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		span.Fail(reason)
 		span.End()
 		return nil, err
+	}
+	if conn != nil {
+		call.conn.Store(&conn)
 	}
 	x.metrics.response(call.label, resp)
 	if span.Exists() {
@@ -170,6 +180,9 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 type call struct {
 	label string       // the registry, bounded, for metrics
 	token *tokenAnswer // not nil for requests to a token server
+	// conn is given the connection of the last answer, if it is not nil. What asks
+	// for credentials meanwhile goes its own ways, and maybe goroutines.
+	conn *atomic.Pointer[net.Conn]
 }
 
 type callKey struct{}
