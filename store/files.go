@@ -50,6 +50,11 @@ func (f files) orReal() files {
 // writebackStep is how much is written before the kernel is told to begin.
 const writebackStep = 8 << 20
 
+// huge is the size, in bytes, from which content on its way is written out as it
+// comes. What is smaller the kernel may gather: telling it costs a pull some
+// hundredths of its time.
+const huge = 256 << 20
+
 // writeback starts the kernel writing a part of a file, so that a sync at its end
 // has little left to wait for. The file may be closed at any time.
 func writeback(f *os.File, from, to int64) {

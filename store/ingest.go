@@ -221,7 +221,7 @@ func (i *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil {
 		return n, noSpace(fmt.Errorf("write content: %w", err))
 	}
-	if written/writebackStep > (written-int64(n))/writebackStep {
+	if i.size >= i.store.hugeFrom && written/writebackStep > (written-int64(n))/writebackStep {
 		i.startWriteback()
 	}
 	i.store.at("write")

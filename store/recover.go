@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -41,7 +42,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		dir: cfg.Dir, log: log, pins: cfg.Pin,
 		maxSize: cfg.MaxSize, minFree: cfg.MinFree, syncWrites: cfg.SyncWrites,
-		hook: cfg.hook, files: cfg.files.orReal(),
+		hook: cfg.hook, files: cfg.files.orReal(), hugeFrom: cmp.Or(cfg.hugeFrom, huge),
 		newDirs:  make(map[string]struct{}),
 		blobs:    make(map[digest.Digest]*record),
 		parents:  make(map[digest.Digest][]digest.Digest),

@@ -92,6 +92,9 @@ type Config struct {
 	// files stands between the store and the file system in tests of faults
 	// that a real file system cannot be asked for; zero means the real thing.
 	files files
+	// hugeFrom overrides the size from which content is written out as it comes;
+	// zero means the default.
+	hugeFrom int64
 	// checkEvery overrides how often free space is looked at; zero means
 	// the default.
 	checkEvery time.Duration
@@ -108,6 +111,7 @@ type Store struct {
 	syncWrites bool
 	hook       func(string)
 	files      files
+	hugeFrom   int64
 	lock       *dirLock
 	index      *index
 

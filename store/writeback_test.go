@@ -13,6 +13,7 @@ import (
 func TestWritebackWaitsForNobody(t *testing.T) {
 	told, taken := make(chan int64, 100), make(chan struct{})
 	cfg := roomy(t.TempDir())
+	cfg.hugeFrom = 3 * writebackStep
 	cfg.files = files{writeback: func(f *os.File, from, to int64) {
 		told <- to - from
 		<-taken
@@ -65,5 +66,23 @@ func TestWritebackWaitsForNobody(t *testing.T) {
 	got := make([]byte, size)
 	if _, err := blob.ReadAt(got, 0); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("content differs, or %v", err)
+	}
+
+	// What is smaller is left to the kernel.
+	less, err := s.Ingest(t.Context(), digest.FromString("less"), cfg.hugeFrom-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := less.WriteAt(content[:cfg.hugeFrom-1], 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := less.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 0 {
+		t.Error("the kernel was told of what is not huge")
 	}
 }
