@@ -13,6 +13,10 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
 // The instance metadata service's addresses (EC2 User Guide, "Access instance
@@ -26,13 +30,6 @@ const (
 // milliseconds. On a machine that is no EC2 instance nobody answers, or what is
 // sent is dropped, and the node must boot all the same.
 const imdsPatience = time.Second
-
-// The headers of a session (EC2 User Guide, "How Instance Metadata Service
-// Version 2 works").
-const (
-	imdsTokenHeader = "X-Aws-Ec2-Metadata-Token" //nolint:gosec // a header's name
-	imdsTTLHeader   = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
-)
 
 // askIMDS asks all endpoints at once for the instance's address, and takes the
 // answer of the first in order that has one. The error is one line.
@@ -69,10 +66,29 @@ func askIMDS(ctx context.Context, cfg AddressConfig) (netip.Addr, string, error)
 
 // askEndpoint asks within a session only (IMDSv2): a service that gives no token
 // is not asked without (IMDSv1), because whoever answers that way may be a proxy
-// or a trap.
+// or a trap. Redirects are not followed.
 func askEndpoint(ctx context.Context, endpoint string, f Family) (addr netip.Addr, item string, err error) {
-	transport := imdsTransport()
-	defer transport.CloseIdleConnections()
+	if u, err := url.Parse(endpoint); err != nil || u.Host == "" {
+		return netip.Addr{}, "", errors.New("it is no URL")
+	}
+	ctx, gone := context.WithCancel(ctx)
+	defer gone()
+	wire := &imdsWire{transport: imdsTransport(), gone: gone}
+	defer wire.transport.CloseIdleConnections()
+	client := imds.New(imds.Options{
+		Endpoint:       endpoint,
+		EnableFallback: aws.FalseTernary,
+		HTTPClient: &http.Client{
+			Transport:     wire,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		// A token may expire between two requests, and the service may be busy
+		// for a moment; then one more try.
+		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+			o.MaxAttempts = 2
+			o.MaxBackoff = 50 * time.Millisecond
+		}),
+	})
 	items := []string{"local-ipv4", "ipv6"}
 	switch f {
 	case IPv4:
@@ -81,19 +97,9 @@ func askEndpoint(ctx context.Context, endpoint string, f Family) (addr netip.Add
 		items = items[1:]
 	default:
 	}
-	token := ""
 	for _, item = range items {
-		// A token may expire between two requests; then one more try.
-		for range 2 {
-			if token == "" {
-				if token, err = imdsToken(ctx, transport, endpoint); err != nil {
-					return addr, item, err
-				}
-			}
-			if addr, err = imdsAddress(ctx, transport, endpoint, item, token); !errors.Is(err, errIMDSToken) {
-				break
-			}
-			token = ""
+		if addr, err = imdsAddress(ctx, client, item); wire.said != nil && err != nil {
+			err = wire.said
 		}
 		if err == nil && !f.fits(addr) {
 			err = fmt.Errorf("%s is %s", item, addr)
@@ -108,55 +114,48 @@ func askEndpoint(ctx context.Context, endpoint string, f Family) (addr netip.Add
 // imdsTransport bypasses proxies, since the address means this machine.
 func imdsTransport() *http.Transport { return &http.Transport{Proxy: nil} }
 
-// errIMDSToken: the service does not take the token (any more).
-var errIMDSToken = errors.New("it does not take its own token")
-
-func imdsToken(ctx context.Context, by *http.Transport, endpoint string) (string, error) {
-	token, header, err := imdsCall(ctx, by, http.MethodPut, endpoint, "/latest/api/token", http.Header{imdsTTLHeader: {"60"}})
-	if err == nil && (token == "" || header.Get(imdsTTLHeader) == "") {
-		err = errors.New("what it gives is no token")
-	}
-	return token, err
+// imdsWire remembers what went wrong last, in a few words, since the client's own
+// are many and leave the cause out.
+type imdsWire struct {
+	transport *http.Transport
+	gone      context.CancelFunc // who is not there is not asked again
+	said      error
 }
 
-func imdsAddress(ctx context.Context, by *http.Transport, endpoint, item, token string) (netip.Addr, error) {
-	text, _, err := imdsCall(ctx, by, http.MethodGet, endpoint, "/latest/meta-data/"+item, http.Header{imdsTokenHeader: {token}})
+// RoundTrip implements http.RoundTripper. The client's requests follow each other.
+func (w *imdsWire) RoundTrip(req *http.Request) (*http.Response, error) {
+	w.said = nil
+	resp, err := w.transport.RoundTrip(req)
+	switch {
+	case err != nil:
+		w.said = imdsFailure(req.Context(), err)
+		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+			w.gone()
+		}
+	case resp.StatusCode == http.StatusNotFound && req.Method == http.MethodGet:
+		w.said = errors.New("it has none")
+	case resp.StatusCode != http.StatusOK:
+		w.said = fmt.Errorf("it answers %s", resp.Status)
+	}
+	return resp, err
+}
+
+// imdsAddress asks for one address.
+func imdsAddress(ctx context.Context, client *imds.Client, item string) (netip.Addr, error) {
+	out, err := client.GetMetadata(ctx, &imds.GetMetadataInput{Path: item})
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	addr, err := netip.ParseAddr(text)
+	defer out.Content.Close()
+	text, err := io.ReadAll(io.LimitReader(out.Content, 256))
+	if err != nil {
+		return netip.Addr{}, imdsFailure(ctx, err)
+	}
+	addr, err := netip.ParseAddr(strings.TrimSpace(string(text)))
 	if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
 		return netip.Addr{}, fmt.Errorf("its %s is no address", item)
 	}
 	return addr.Unmap(), nil
-}
-
-// imdsCall asks for a short text. Redirects are not followed. The error is a few
-// words without the URL.
-func imdsCall(ctx context.Context, by *http.Transport, method, endpoint, path string, header http.Header) (string, http.Header, error) {
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(endpoint, "/")+path, http.NoBody)
-	if err != nil {
-		return "", nil, errors.New("it is no URL")
-	}
-	req.Header = header
-	resp, err := by.RoundTrip(req)
-	if err != nil {
-		return "", nil, imdsFailure(ctx, err)
-	}
-	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode == http.StatusUnauthorized:
-		return "", nil, errIMDSToken
-	case resp.StatusCode == http.StatusNotFound && method == http.MethodGet:
-		return "", nil, errors.New("it has none")
-	case resp.StatusCode != http.StatusOK:
-		return "", nil, fmt.Errorf("it answers %s", resp.Status)
-	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 256))
-	if err != nil {
-		return "", nil, imdsFailure(ctx, err)
-	}
-	return strings.TrimSpace(string(text)), resp.Header, nil
 }
 
 // imdsFailure says in a few words why there was no answer.
