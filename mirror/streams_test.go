@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,4 +187,22 @@ func TestStreamsFollowWhatHelps(t *testing.T) {
 	if took == 0 {
 		t.Error("no stream after the quiet time")
 	}
+}
+
+// An upstream that refuses every stream but the first for a moment opens its own
+// breaker; the blob comes whole all the same.
+func TestRefusedStreamsDoNotEndABlob(t *testing.T) {
+	up := registry.Start(t, registry.Options{})
+	fx, b := large(t, up, nil)
+	var began atomic.Int64
+	up.Set(registry.Fault{On: registry.Blobs, Status: http.StatusServiceUnavailable, Match: func(r registry.Request) bool {
+		if r.Range() == "" || r.Range()[:8] == "bytes=0-" {
+			return false
+		}
+		began.CompareAndSwap(0, r.Time.UnixNano())
+		return r.Time.UnixNano()-began.Load() < int64(2*time.Second)
+	}})
+	blob := fx.open(t, t.Context(), b.Digest)
+	readAll(t, blob, section(b, 0, b.Size()))
+	fx.settled(t, b.Digest)
 }
